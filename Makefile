@@ -1,0 +1,93 @@
+# `make demo` and `make test` need nothing but make, git and a python3: they build what they use.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help environment demo test lint dev browser system clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+TESSDATA := /usr/share/tesseract-ocr /usr/share/tessdata /usr/local/share/tessdata /opt/homebrew/share/tessdata
+TIBETAN_FONT := NotoSerifTibetan-Regular.ttf
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+environment: $(VENV)/.complete ## Make the virtual environment from requirements.lock
+
+# A name on the path is not enough: a shim may answer for a version that is not selected, and a
+# system Python may lack the venv module. So each candidate has to prove itself.
+$(VENV)/.complete: requirements.lock pyproject.toml Makefile
+	@supported='import sys, venv, ensurepip; sys.exit(not (3, 12) <= sys.version_info[:2] < (3, 15))'; \
+	python=; \
+	for candidate in $${PYTHON:-} python3.13 python3.12 python3.14 python3 \
+	    "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[234].*/bin/python; do \
+	  if "$$candidate" -c "$$supported" >/dev/null 2>&1; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "No Python 3.12, 3.13 or 3.14 found here; fetching one with uv"; \
+	  if ! python3 -m venv $(VENV)-uv >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+	    { apt-get update && apt-get install -y --no-install-recommends python3-venv; } >/dev/null 2>&1 || true; \
+	  fi; \
+	  if python3 -m venv --clear $(VENV)-uv \
+	      && $(VENV)-uv/bin/pip install --quiet uv==$(UV_VERSION) \
+	      && $(VENV)-uv/bin/uv python install --quiet 3.13; then \
+	    python=$$($(VENV)-uv/bin/uv python find 3.13); \
+	  else \
+	    echo "ocr-assets needs Python 3.12 or newer: install it (for example with pyenv) or run make PYTHON=/path/to/python3.13" >&2; \
+	    exit 1; \
+	  fi; \
+	fi; \
+	echo "Using $$("$$python" --version) at $$python"; \
+	"$$python" -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock \
+	  || $(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: environment system ## Build the sample world, materialize the graph, print what came out
+	@$(BIN)/ocr sample
+	@$(BIN)/ocr run --all-region-ids --platform local --summary-stats --create-pyramid
+	@if [ -d "$${OCR_STORAGE_ROOT:-.data}/input/volumes/WSAMPLE-ISAMPLE" ]; then \
+	  if [ -n "$$(find $(TESSDATA) $${OCR_MODELS_ROOT:-.data/models} -name bod.traineddata 2>/dev/null)" ]; then \
+	    $(BIN)/ocr volumes run WSAMPLE-ISAMPLE && $(BIN)/ocr volumes text WSAMPLE-ISAMPLE; \
+	  else \
+	    echo "The sample volume is not read: no bod.traineddata here (make system, or ocr models fetch bod)"; \
+	  fi; \
+	fi
+
+dev: environment ## Open the Dagster UI on 127.0.0.1 with daemon and sensors
+	@$(BIN)/ocr dev
+
+browser: ## Install the browser that the map page is tested with (Debian, as root)
+	@if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing chromium for the browser tests"; \
+	  { apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	    || echo "chromium could not be installed: browser tests will be skipped"; \
+	else \
+	  echo "No chromium here (as root: apt-get install chromium): browser tests will be skipped"; \
+	fi
+
+system: ## Install the Tibetan model of Tesseract and a Tibetan font (Debian, as root)
+	@if [ -n "$$(find $(TESSDATA) -name bod.traineddata 2>/dev/null)" ] \
+	    && [ -n "$$(find /usr/share/fonts /usr/local/share/fonts -name $(TIBETAN_FONT) 2>/dev/null)" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing tesseract-ocr-bod and fonts-noto-core"; \
+	  { apt-get update && apt-get install -y --no-install-recommends tesseract-ocr-bod fonts-noto-core; } >/dev/null 2>&1 \
+	    || echo "They could not be installed: volumes are read after ocr models fetch bod, and there is no sample volume"; \
+	else \
+	  echo "No Tibetan model or font here (as root: apt-get install tesseract-ocr-bod fonts-noto-core)"; \
+	fi
+
+test: environment browser system ## Run the tests
+	@$(BIN)/pytest -q --numprocesses 2 --dist worksteal
+
+lint: environment ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## Remove the environment and all local data
+	rm -rf $(VENV) $(VENV)-uv .data

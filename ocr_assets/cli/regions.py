@@ -1,0 +1,276 @@
+"""Commands of the climate-risk wing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ocr_assets.cli.app import (
+    Debug,
+    EnvFile,
+    Platform,
+    PlatformOption,
+    RiskType,
+    RiskTypeOption,
+    app,
+    console,
+    errors,
+    print_table,
+    regions_app,
+    settings_from,
+)
+from ocr_assets.deployment import Deployment, DeploymentError
+from resources.progress import ConsoleProgress
+from resources.settings import Settings
+
+if TYPE_CHECKING:
+    from ocr_assets.cli.launch import Launcher
+
+TEMPLATE = ("region template", "region_template")
+BUILDINGS = ("buildings", "buildings")
+STATISTICS = (
+    "statistics",
+    *(f"risk_statistics/{level}" for level in ("block", "tract", "county", "state", "nation")),
+)
+REGIONAL_TILES = ("regional tiles", "regional_pmtiles")
+BUILDING_TILES = ("building tiles", "building_pmtiles")
+CENTROID_TILES = ("centroid tiles", "building_centroid_pmtiles")
+PYRAMID = ("pyramid", "pyramid")
+
+
+class RegionState(StrEnum):
+    """Where a region stands."""
+
+    done = "done"
+    stale = "stale"
+    failed = "failed"
+    missing = "missing"
+
+
+Wipe = Annotated[
+    bool,
+    typer.Option("--wipe", help="First forget what this environment holds (qa and staging only)."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before wiping.")]
+
+
+@app.command()
+def run(
+    region_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region-id", "-r", metavar="ID", help="Region to compute, like y9_x16; repeatable."
+        ),
+    ] = None,
+    all_region_ids: Annotated[
+        bool, typer.Option("--all-region-ids", help="Compute every valid region of the grid.")
+    ] = False,
+    platform: PlatformOption = Platform.local,
+    risk_type: RiskTypeOption = RiskType.fire,
+    summary_stats: Annotated[
+        bool,
+        typer.Option(
+            "--summary-stats",
+            "--write-regional-stats",
+            help="Also summarise risk for block, tract, county, state and nation, and tile it.",
+        ),
+    ] = False,
+    create_pyramid: Annotated[
+        bool, typer.Option("--create-pyramid", help="Also build the multiscale pyramid.")
+    ] = False,
+    wipe: Wipe = False,
+    yes: Yes = False,
+    process_retries: Annotated[
+        int, typer.Option(min=0, help="How often failed regions are tried again.")
+    ] = 2,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute also regions that are done.")
+    ] = False,
+    debug: Debug = False,
+    env_file: EnvFile = None,
+) -> None:
+    """Compute regions, then everything that is made from them."""
+    if bool(region_id) == all_region_ids:
+        raise typer.BadParameter("give --region-id (repeatable) or --all-region-ids, not both")
+    settings = settings_from(env_file, debug=debug)
+    deployment = Deployment(settings)
+    chosen = list(deployment.grid.valid) if all_region_ids else list(dict.fromkeys(region_id or []))
+    for id_ in chosen:
+        deployment.grid.require_valid(id_)
+    deployment.catalog  # noqa: B018 - no catalog: say so before anything else
+    if wipe:
+        _wipe(deployment, yes=yes)
+    launcher = _launcher(settings, deployment)
+    try:
+        launcher.materialize(*TEMPLATE)
+        launcher.materialize_regions(chosen, retries=process_retries, recompute=recompute)
+        if create_pyramid:
+            launcher.materialize(*PYRAMID)
+        launcher.materialize(*BUILDINGS)
+        if summary_stats:
+            launcher.materialize(*STATISTICS)
+            launcher.materialize(*REGIONAL_TILES)
+        launcher.materialize(*BUILDING_TILES)
+        launcher.materialize(*CENTROID_TILES)
+    finally:
+        print_materialized(launcher)
+
+
+@app.command("process-region")
+def process_region(
+    region_id: Annotated[str, typer.Argument(help="Region to compute, like y9_x16.")],
+    platform: PlatformOption = Platform.local,
+    risk_type: RiskTypeOption = RiskType.fire,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute the region also if it is done.")
+    ] = False,
+    debug: Debug = False,
+    env_file: EnvFile = None,
+) -> None:
+    """Compute one region: its raster and its buildings."""
+    settings = settings_from(env_file, debug=debug)
+    deployment = Deployment(settings)
+    deployment.grid.require_valid(region_id)
+    deployment.catalog  # noqa: B018 - no catalog: say so before anything else
+    launcher = _launcher(settings, deployment)
+    try:
+        launcher.materialize(*TEMPLATE)
+        launcher.materialize_regions([region_id], recompute=recompute)
+    finally:
+        print_materialized(launcher)
+
+
+def _stage(names: tuple[str, ...], summary: str, label: str, *assets: str) -> None:
+    """Add one command, under each of ``names``, that materializes ``assets``."""
+
+    def command(
+        platform: PlatformOption = Platform.local, debug: Debug = False, env_file: EnvFile = None
+    ) -> None:
+        settings = settings_from(env_file, debug=debug)
+        launcher = _launcher(settings, Deployment(settings))
+        try:
+            launcher.materialize(label, *assets)
+        finally:
+            print_materialized(launcher)
+
+    command.__doc__ = summary
+    app.command(names[0])(command)
+    for alias in names[1:]:
+        app.command(alias, help=f"{summary} The same as `ocr {names[0]}`.")(command)
+
+
+_stage(
+    ("partition-buildings", "aggregate"),
+    "Partition the buildings of all regions by state and county.",
+    *BUILDINGS,
+)
+_stage(
+    ("aggregate-region-risk-summary-stats", "aggregate-regional-risk"),
+    "Summarise risk for block, tract, county, state and nation.",
+    *STATISTICS,
+)
+_stage(
+    ("create-regional-pmtiles",),
+    "Tile the summaries of counties, tracts, blocks, states and the nation.",
+    *REGIONAL_TILES,
+)
+_stage(
+    ("create-building-pmtiles", "create-pmtiles"),
+    "Tile the footprints of all buildings.",
+    *BUILDING_TILES,
+)
+_stage(
+    ("create-building-centroid-pmtiles",),
+    "Tile the centroids of buildings at risk.",
+    *CENTROID_TILES,
+)
+_stage(("create-pyramid",), "Build the multiscale pyramid of the risk rasters.", *PYRAMID)
+
+
+@regions_app.command("status")
+def status(
+    state: Annotated[
+        list[RegionState] | None,
+        typer.Option("--state", help="Show only regions in this state; repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    env_file: EnvFile = None,
+) -> None:
+    """Show which regions are done, stale, failed or missing, by version and code."""
+    from ocr_assets.cli.instance import failed_partitions
+
+    deployment = Deployment(settings_from(env_file))
+    deployment.catalog  # noqa: B018 - no catalog: say so before anything else
+    valid = deployment.grid.valid
+    rows = deployment.region_status(failed_partitions("region_buildings", valid))
+    counts: Counter[str] = Counter(row.state for row in rows)
+    if state:
+        rows = [row for row in rows if row.state in state]
+    if as_json:
+        document = {"counts": counts, "regions": [asdict(row) for row in rows]}
+        console.print_json(json.dumps(document))
+        return
+    print_table(
+        f"{deployment.grid.name}, {deployment.settings.environment} "
+        f"{deployment.settings.version_label}",
+        ["region", "state", "version", "code", "buildings", "reason"],
+        [
+            [
+                row.region_id,
+                row.state,
+                row.version or "",
+                row.code_version or "",
+                "" if row.buildings is None else row.buildings,
+                row.reason,
+            ]
+            for row in rows
+        ],
+        right={"buildings"},
+    )
+    console.print(", ".join(f"{counts[name]} {name}" for name in RegionState))
+
+
+def _launcher(settings: Settings, deployment: Deployment) -> Launcher:
+    from ocr_assets.cli.launch import Launcher
+
+    return Launcher(deployment, ConsoleProgress(errors), debug=settings.debug)
+
+
+def _wipe(deployment: Deployment, *, yes: bool) -> None:
+    for line in deployment.describe_wipe():
+        errors.print(f"wipe: {line}")
+    if not yes and errors.is_terminal and not typer.confirm("Delete this?", err=True):
+        raise DeploymentError("nothing was wiped and nothing was run")
+    deployment.wipe()
+
+
+def print_materialized(launcher: Launcher) -> None:
+    """Print what a command materialized, a row for each asset."""
+    root = launcher.deployment.settings.storage_root
+    rows = [
+        [
+            row.asset,
+            row.partitions,
+            f"{row.count:,} {row.unit}" if row.unit else "",
+            f"{row.size:,}",
+            f"{row.seconds:.1f}",
+            row.path.removeprefix(f"{root}/"),
+        ]
+        for row in launcher.materialized.values()
+    ]
+    if rows:
+        elapsed = time.perf_counter() - launcher.started
+        print_table(
+            f"Materialized in {elapsed:.1f} s, below {root}",
+            ["asset", "partitions", "amount", "bytes", "seconds", "path"],
+            rows,
+            right={"partitions", "amount", "bytes", "seconds"},
+        )
+    for line in launcher.failed_checks:
+        errors.print(f"warning: {line}")

@@ -1,0 +1,198 @@
+"""Commands about the whole workplace: settings, sample world, map and UI."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import webbrowser
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ocr_assets.cli.app import EnvFile, app, console, errors, print_table, settings_from
+from resources.storage import Storage
+
+
+@app.command()
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    env_file: EnvFile = None,
+) -> None:
+    """Print the settings in force and the places that follow from them."""
+    settings = settings_from(env_file)
+    places = {
+        "tables and tiles": settings.output_root,
+        "region risk": settings.icechunk_uri,
+        "branch": settings.icechunk_branch,
+        "input catalog": settings.catalog_uri,
+    }
+    if as_json:
+        console.print_json(json.dumps({"settings": settings.variables(), "places": places}))
+        return
+    descriptions = {
+        f"OCR_{name.upper()}": field.description
+        for name, field in type(settings).model_fields.items()
+    }
+    print_table(
+        "Settings",
+        ["variable", "value", "meaning"],
+        [
+            [name, "" if value is None else value, descriptions[name]]
+            for name, value in settings.variables().items()
+        ],
+        right=set(),
+    )
+    print_table("Places", ["what", "where"], [list(item) for item in places.items()], right=set())
+
+
+@app.command()
+def sample(
+    region_id: Annotated[
+        str | None,
+        typer.Option(
+            "--region-id",
+            "-r",
+            help="Make a full-size region of the CONUS grid instead of the small world.",
+        ),
+    ] = None,
+    buildings: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Real footprints to put on the full-size region."
+        ),
+    ] = None,
+    counties: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Real counties for them: layers counties, states, nation.",
+        ),
+    ] = None,
+    synthetic_buildings: Annotated[
+        int | None, typer.Option(min=0, help="Synthetic footprints on the full-size region.")
+    ] = None,
+    env_file: EnvFile = None,
+) -> None:
+    """Build synthetic inputs under the storage root, with their catalog, and a sample volume.
+
+    Without options this is the sample world: a small window of the CONUS grid with everything the
+    graph needs. With --region-id the rasters are synthetic on the true grid of that region.
+    """
+    from ocr_assets.sample.world import build_sample_world
+
+    settings = settings_from(env_file)
+    storage = Storage(settings.storage_root, settings.s3)
+    build = partial(
+        build_sample_world,
+        region_id=region_id,
+        buildings=buildings,
+        counties=counties,
+        synthetic_buildings=synthetic_buildings,
+    )
+    with errors.status("building synthetic inputs"):
+        if storage.is_local:
+            build(Path(storage.root))
+            _sample_volume(Path(storage.root, "input", "volumes"))
+        else:
+            with tempfile.TemporaryDirectory(prefix="ocr-sample-") as folder:
+                build(Path(folder))
+                _upload(Path(folder), storage)
+    console.print(f"inputs and their catalog: {storage.uri('input/catalog.json')}")
+
+
+def _sample_volume(folder: Path) -> None:
+    """Make the sample volume too, where this machine can set Tibetan text."""
+    from ocr_assets.sample.volume import SampleVolumeError, build_sample_volume
+
+    try:
+        volume = build_sample_volume(folder)
+    except SampleVolumeError as error:
+        errors.print(f"no sample volume: {error}", highlight=False, soft_wrap=True)
+    else:
+        console.print(f"sample volume: {volume}", highlight=False)
+
+
+def _upload(folder: Path, storage: Storage) -> None:
+    """Copy a sample world to an object store, the catalog last."""
+    catalog = folder / "input" / "catalog.json"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != catalog)
+    for path in [*files, catalog]:
+        storage.put_file(path.relative_to(folder).as_posix(), path)
+
+
+@app.command("map")
+def map_(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 0,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = True,
+    env_file: EnvFile = None,
+) -> None:
+    """Show the vector tiles on a map, served on 127.0.0.1 until interrupted."""
+    from ocr_assets.deployment import Deployment, DeploymentError
+    from ocr_assets.map_page.server import ARCHIVE_NAMES, MapServer, PageSettings, StoredArchive
+
+    deployment = Deployment(settings_from(env_file))
+    keys = {name: f"pmtiles/{name}.pmtiles" for name in ARCHIVE_NAMES}
+    archives = {
+        name: StoredArchive(deployment.storage, key)
+        for name, key in keys.items()
+        if deployment.storage.exists(key)
+    }
+    if not archives:
+        raise DeploymentError(
+            f"there are no vector tiles in {deployment.storage.uri('pmtiles')}; "
+            "make them with `ocr run` first"
+        )
+    page = PageSettings(
+        title="Wildfire risk to buildings",
+        environment=deployment.settings.environment,
+        version=deployment.settings.version_label,
+        attribution=deployment.attribution,
+        notice=deployment.catalog.notice,
+    )
+    with MapServer(archives, page, port=port).running() as address:
+        console.print(f"map: {address} (Ctrl+C ends it)")
+        if open_browser:
+            webbrowser.open(address)
+        threading.Event().wait()
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 3000,
+    env_file: EnvFile = None,
+) -> None:
+    """Open the Dagster UI on 127.0.0.1, with daemon and sensors."""
+    import dagster as dg
+
+    from ocr_assets.cli.instance import close_abandoned_runs, instance_file, prepare_home
+
+    settings_from(env_file)
+    home = prepare_home()
+    with dg.DagsterInstance.get() as instance:
+        close_abandoned_runs(instance)
+    errors.print(f"DAGSTER_HOME is {home}; the UI is at http://127.0.0.1:{port}")
+    # Dagster would warn of a dagster.yaml in the working folder that is not the instance's.
+    os.chdir(home)
+    arguments = [
+        sys.executable,
+        # It would warn that `dg dev` is the newer command; that one is another distribution.
+        "-W",
+        "ignore:Function `dev_command` is superseded",
+        str(Path(sys.executable).with_name("dagster")),
+        "dev",
+        "-w",
+        str(instance_file("workspace.yaml")),
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    os.execv(sys.executable, arguments)  # noqa: S606 - no shell is meant

@@ -1,0 +1,48 @@
+"""The whole graph, assembled in one screenful.
+
+`build_defs` returns fresh definitions for a deployment, so that tests and the command line can
+swap parts; `defs` is what the daemon and the UI load.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from ocr_assets.deployment import Deployment
+from ocr_assets.regions.assets import region_wing
+from ocr_assets.regions.checks import region_checks
+from ocr_assets.volume_library import VolumeLibrary
+from ocr_assets.volumes.assets import volume_wing
+from ocr_assets.volumes.checks import volume_checks
+from resources.io_managers import FileIOManager, FolderIOManager, TableIOManager
+from resources.progress import LogProgress, ProgressReporter
+from resources.scratch import scratch
+from resources.settings import load_settings
+from sensors.sources import input_sensor
+
+
+def build_defs(deployment: Deployment, progress: ProgressReporter | None = None) -> dg.Definitions:
+    """Definitions of every wing for one deployment."""
+    volumes = VolumeLibrary(deployment.settings)
+    return dg.Definitions(
+        assets=[*region_wing(deployment), *volume_wing(volumes)],
+        asset_checks=[*region_checks(), *volume_checks()],
+        sensors=[input_sensor()],
+        resources={
+            "deployment": deployment,
+            "volumes": volumes,
+            "scratch": scratch,
+            "progress": progress or LogProgress(),
+            "files": FileIOManager(deployment.storage),
+            "tables": TableIOManager(deployment.storage),
+            "folders": FolderIOManager(deployment.storage),
+        },
+        # A process per step would cost more than most steps; a run is one process.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The graph of the settings in the environment."""
+    return build_defs(Deployment(load_settings()))

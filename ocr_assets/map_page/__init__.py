@@ -1,0 +1,1 @@
+"""The map page and the loopback server that shows it."""

@@ -1,0 +1,64 @@
+"""Partitions of the graph, and the arithmetic that runs need on their keys.
+
+A partition is the unit a person re-runs: a region of the grid, a volume read by a job type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import dagster as dg
+
+from ocr_assets.regions.grid import RegionGrid
+
+PARTITION = "dagster/partition"
+"""Tag of a run that materializes one partition."""
+
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+"""Tags of a run that materializes a contiguous range of partitions."""
+
+
+def region_partitions(grid: RegionGrid) -> dg.StaticPartitionsDefinition:
+    """One partition for each region that holds data, neighbours side by side."""
+    return dg.StaticPartitionsDefinition(list(grid.valid))
+
+
+VOLUMES = dg.DynamicPartitionsDefinition(name="volumes")
+"""One partition for each volume that somebody asked for, like ``W22084-I0886``."""
+
+JOB_TYPE, VOLUME = "job_type", "volume"
+"""Dimensions of the partitions of volumes that are read."""
+
+
+def reading_partitions(job_types: Iterable[str]) -> dg.MultiPartitionsDefinition:
+    """One partition for each volume and job type that reads it."""
+    types = dg.StaticPartitionsDefinition(list(job_types))
+    return dg.MultiPartitionsDefinition({JOB_TYPE: types, VOLUME: VOLUMES})
+
+
+def reading_tags(job_type: str, volume: str) -> dict[str, str]:
+    """Tags of a run that reads a volume by a job type."""
+    key = dg.MultiPartitionKey({JOB_TYPE: job_type, VOLUME: volume})
+    dimensions = key.keys_by_dimension.items()
+    return {PARTITION: str(key)} | {f"{PARTITION}/{name}": value for name, value in dimensions}
+
+
+def contiguous_ranges(
+    keys: Iterable[str], order: Sequence[str], longest: int
+) -> list[tuple[str, str]]:
+    """Cut ``keys`` into inclusive ranges that are contiguous in ``order``.
+
+    A run covers one contiguous range of partitions. No range is longer than ``longest``; a key
+    that is not in ``order`` raises ValueError.
+    """
+    position = {key: index for index, key in enumerate(order)}
+    chosen = set(keys)
+    if unknown := sorted(chosen - position.keys()):
+        raise ValueError(f"unknown partition {unknown[0]!r}")
+    ranges: list[list[int]] = []
+    for index in sorted(position[key] for key in chosen):
+        if ranges and index == ranges[-1][1] + 1 and index - ranges[-1][0] < longest:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    return [(order[first], order[last]) for first, last in ranges]

@@ -1,0 +1,369 @@
+"""Risk statistics of the buildings in each block, tract, county, state and the nation.
+
+Belongs here: grouping buildings by the code they carry, the statistics of a group, and the tables
+of them. Does not belong here: finding the codes (``geographies.py``).
+
+A building is counted where its code says, once, so the counts of every level add up to the number
+of buildings that carry a code of that level.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from ocr_assets.geoparquet import GeoParquetError, GeoParquetWriter
+from ocr_assets.regions.geographies import CODE_LENGTH, NATION, STATES, Level, geography_schema
+from ocr_assets.regions.risk import CLIMATES, NO_SCORE, VARIABLES, Method, risk_score
+
+SUMMARISED = tuple(name for name in VARIABLES if name != "rps_scott")
+"""Variables with a mean, a median and percentiles, in column order."""
+
+PERCENTILES = (90, 95, 99)
+
+HISTOGRAM_BINS = 11
+"""Buildings without risk (score 0), then scores 1 to 10."""
+
+_QUANTILES = {"median": 0.5, **{f"p{p}": p / 100 for p in PERCENTILES}}
+
+_RPS = tuple(f"rps_{year}" for year in CLIMATES)
+
+
+def statistics_schema(level: Level) -> pa.Schema:
+    """Columns of a statistics table.
+
+    Names and codes, ``building_count``, ``{variable}_mean`` (float64), ``{variable}_median``
+    (float32), ``risk_score_{year}_hist`` (:data:`HISTOGRAM_BINS` counts),
+    ``{variable}_p90, _p95, _p99`` (float32), then the outline. Values have the unit of the
+    variable.
+    """
+    outline = ("geometry", "bbox")
+    return pa.schema(
+        [
+            *(field for field in geography_schema(level) if field.name not in outline),
+            pa.field("building_count", pa.int64(), nullable=False),
+            *(pa.field(f"{name}_mean", pa.float64()) for name in SUMMARISED),
+            *(pa.field(f"{name}_median", pa.float32()) for name in SUMMARISED),
+            *(pa.field(f"risk_score_{year}_hist", pa.list_(pa.int64())) for year in CLIMATES),
+            *(pa.field(f"{name}_p{p}", pa.float32()) for name in SUMMARISED for p in PERCENTILES),
+            *(field for field in geography_schema(level) if field.name in outline),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class StatisticsReport:
+    """Account of one level; ``counted + without_code == buildings``.
+
+    Attributes:
+        buildings: rows of the building table.
+        counted: those counted in a geography.
+        without_code: those whose code is shorter than the level needs.
+        without_outline: those of ``counted`` whose geography is not in the geography table: its row
+            has no outline.
+        geographies: rows of the statistics table.
+        empty_geographies: rows without any building.
+    """
+
+    buildings: int = 0
+    counted: int = 0
+    without_code: int = 0
+    without_outline: int = 0
+    geographies: int = 0
+    empty_geographies: int = 0
+
+    def __add__(self, other: Self) -> StatisticsReport:
+        return StatisticsReport(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self))
+        )
+
+    def to_dict(self) -> dict[str, int]:
+        """The counts by name."""
+        return asdict(self)
+
+
+def summarise(
+    buildings: ds.Dataset,
+    level: Level,
+    geographies: pa.Table | ds.Dataset,
+    method: Method,
+) -> Iterator[tuple[pa.Table, StatisticsReport]]:
+    """Statistics of one level, state by state, in the order of the codes.
+
+    Args:
+        buildings: the set that :func:`ocr_assets.regions.building_partitions.partition_buildings`
+            made, with its string partition keys ``state_fips`` and ``county_fips``. Blocks, tracts
+            and counties are summarised with one county in memory, a state with one state, the
+            nation with one column.
+        level: which geographies. A block is the whole code of 15 digits and its suffix if it has
+            one; a tract, county or state is the first 11, 5 or 2 digits.
+        geographies: outlines and names, columns of
+            :func:`ocr_assets.regions.geographies.geography_schema`.
+        method: histogram bins. ``corrected``: those of the building's score, so that every building
+            is in one. ``published``: a bin includes its upper edge, and values above 100 are in
+            none.
+
+    Yields:
+        Rows of :func:`statistics_schema` and their report. There is a row for each geography of
+        the table and each code of a building. Without buildings, the count is 0, histograms are
+        zeros, the other statistics null. Zeros count in all statistics. Quantiles interpolate
+        linearly between ranks. Results do not depend on the order or the files of the rows.
+
+    Raises:
+        GeoParquetError: ``buildings`` has no such partition keys, or a file is unreadable.
+    """
+    outlines = geographies if isinstance(geographies, ds.Dataset) else ds.dataset(geographies)
+    if level == "nation":
+        yield _joined(_nation(buildings, method), outlines.to_table(), level)
+        return
+    counties = _fragments(buildings)
+    code = ds.field("GEOID")
+    for state in sorted(STATES.keys() | counties.keys()):
+        groups = list(counties.get(state, {}).values())
+        if level == "state" and groups:
+            groups = [[fragment for group in groups for fragment in group]]
+        found = [_group(buildings, group, level, method) for group in groups]
+        # A colon sorts after every digit.
+        in_state = (code >= state) & (code < f"{state}:") if state else ds.scalar(False)
+        of_state = outlines.to_table(filter=in_state)
+        if found or of_state.num_rows:
+            yield _joined(_Statistics.concatenate([_none(method), *found]), of_state, level)
+
+
+def write_statistics(
+    path: Path,
+    buildings: ds.Dataset,
+    level: Level,
+    geographies: pa.Table | ds.Dataset,
+    method: Method,
+    lineage: Mapping[str, Any],
+) -> StatisticsReport:
+    """Write the table of one level as GeoParquet, ordered by code; see :func:`summarise`."""
+    total = StatisticsReport()
+    with GeoParquetWriter(path, statistics_schema(level), lineage) as writer:
+        for table, report in summarise(buildings, level, geographies, method):
+            writer.write(table)
+            total += report
+    return total
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """Statistics of ``k`` groups; ``values`` by column name, ``histograms`` (k, 11) by climate."""
+
+    codes: list[str]
+    count: NDArray[np.int64]
+    values: dict[str, NDArray[np.floating[Any]]]
+    histograms: dict[str, NDArray[np.int64]]
+    without_code: int
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[_Statistics]) -> _Statistics:
+        return cls(
+            [code for part in parts for code in part.codes],
+            np.concatenate([part.count for part in parts]),
+            {k: np.concatenate([part.values[k] for part in parts]) for k in parts[0].values},
+            {
+                k: np.concatenate([part.histograms[k] for part in parts])
+                for k in parts[0].histograms
+            },
+            sum(part.without_code for part in parts),
+        )
+
+
+def group_quantiles(
+    group: NDArray[np.intp], values: NDArray[np.float32], groups: int
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """Mean (float64), median, p90, p95 and p99 (float32) of each group.
+
+    Args:
+        group: group of each value, ``0 <= group < groups``, shape ``(n,)``. No group is empty.
+        values: shape ``(n,)``, without NaN.
+        groups: number of groups.
+
+    Returns:
+        Arrays of shape ``(groups,)``. Values are sorted before they are summed, so the result
+        depends on the set of values and not on their order.
+    """
+    if groups == 1:
+        count = np.array([len(values)])
+        ordered = np.sort(values)
+    else:
+        count = np.bincount(group, minlength=groups)
+        ordered = _sorted_within_groups(group, values)
+    start = np.cumsum(count) - count
+    total = np.add.reduceat(ordered, start, dtype=np.float64) if groups else np.zeros(0)
+    result: dict[str, NDArray[np.floating[Any]]] = {"mean": total / count}
+    for name, quantile in _QUANTILES.items():
+        rank = quantile * (count - 1)
+        below = np.floor(rank).astype(np.intp)
+        above = np.minimum(below + 1, count - 1)
+        low = ordered[start + below].astype(np.float64)
+        high = ordered[start + above].astype(np.float64)
+        result[name] = (low + (high - low) * (rank - below)).astype(np.float32)
+    return result
+
+
+def _sorted_within_groups(
+    group: NDArray[np.intp], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    # One sort of 64-bit integers (group above, value below) is several times faster than a sort
+    # by two keys. The bits of floats are ordered like integers once the sign is dealt with.
+    sign = np.uint32(0x80000000)
+    bits = values.view(np.uint32)
+    bits = np.where(bits & sign, ~bits, bits | sign)
+    keys = (group.astype(np.uint64) << np.uint64(32)) | bits
+    keys.sort()
+    bits = keys.astype(np.uint32)
+    return np.where(bits & sign, bits ^ sign, ~bits).view(np.float32)
+
+
+def score_histogram(
+    group: NDArray[np.intp], rps: NDArray[np.float32], groups: int, method: Method
+) -> NDArray[np.int64]:
+    """Buildings of each score in each group, shape ``(groups, 11)``; see :func:`summarise`."""
+    score = risk_score(rps, method)
+    scored = score != NO_SCORE
+    cell = group[scored] * HISTOGRAM_BINS + score[scored]
+    return np.bincount(cell, minlength=groups * HISTOGRAM_BINS).reshape(groups, HISTOGRAM_BINS)
+
+
+def _fragments(buildings: ds.Dataset) -> dict[str, dict[str, list[ds.Fragment]]]:
+    """Files of the set by state and county code, ``""`` for unknown ones, in order."""
+    found: dict[str, dict[str, list[ds.Fragment]]] = defaultdict(lambda: defaultdict(list))
+    for fragment in buildings.get_fragments():
+        keys = ds.get_partition_keys(fragment.partition_expression)
+        if not {"state_fips", "county_fips"} <= keys.keys():
+            raise GeoParquetError(
+                f"{fragment.path} is not in a folder state_fips=SS/county_fips=CCC: partition the "
+                f"buildings first"
+            )
+        found[keys["state_fips"] or ""][keys["county_fips"] or ""].append(fragment)
+    return {state: dict(sorted(found[state].items())) for state in found}
+
+
+def _nation(buildings: ds.Dataset, method: Method) -> _Statistics:
+    # Column by column: the whole country does not fit in memory at once.
+    count = buildings.count_rows()
+    return _statistics(
+        codes=[NATION] if count else [],
+        group=np.broadcast_to(np.intp(0), count),
+        column=lambda name: _read(buildings, [name])[name].to_numpy(),
+        method=method,
+        without_code=0,
+    )
+
+
+def _group(
+    buildings: ds.Dataset, fragments: list[ds.Fragment], level: Level, method: Method
+) -> _Statistics:
+    """Statistics of the geographies of one level in some files."""
+    first = fragments[0]
+    files = ds.FileSystemDataset(fragments, buildings.schema, first.format, first.filesystem)
+    table = _read(files, ["GEOID", *SUMMARISED])
+    geoid = table["GEOID"].combine_chunks()
+    if not isinstance(geoid, pa.DictionaryArray):
+        geoid = geoid.dictionary_encode()
+    length = CODE_LENGTH[level]
+    known = pc.greater_equal(pc.utf8_length(geoid.dictionary), length)
+    codes = geoid.dictionary
+    if level != "block":
+        codes = pc.utf8_slice_codeunits(codes, 0, length)
+    # Groups are numbered in the order of their codes; -1 where the code is too short.
+    names = codes.filter(known).unique()
+    names = names.take(pc.sort_indices(names))
+    group_of_code = pc.fill_null(pc.index_in(pc.if_else(known, codes, None), names), -1)
+    group = np.asarray(pc.fill_null(group_of_code.take(geoid.indices), -1)).astype(np.intp)
+    coded = group >= 0
+    everything = bool(coded.all())
+
+    def column(name: str) -> NDArray[np.float32]:
+        values = table[name].to_numpy()
+        return values if everything else values[coded]
+
+    return _statistics(
+        names.to_pylist(), group[coded], column, method, without_code=int((~coded).sum())
+    )
+
+
+def _read(dataset: ds.Dataset, columns: list[str]) -> pa.Table:
+    try:
+        return dataset.to_table(columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise GeoParquetError(f"cannot read the building table: {error}") from error
+
+
+def _none(method: Method) -> _Statistics:
+    return _statistics([], np.zeros(0, np.intp), lambda _: np.zeros(0, np.float32), method, 0)
+
+
+def _statistics(
+    codes: list[str],
+    group: NDArray[np.intp],
+    column: Callable[[str], NDArray[np.float32]],
+    method: Method,
+    without_code: int,
+) -> _Statistics:
+    values: dict[str, NDArray[np.floating[Any]]] = {}
+    histograms = {}
+    for name in SUMMARISED:
+        samples = column(name)
+        for statistic, result in group_quantiles(group, samples, len(codes)).items():
+            values[f"{name}_{statistic}"] = result
+        if name in _RPS:
+            histograms[name] = score_histogram(group, samples, len(codes), method)
+    count = np.bincount(group, minlength=len(codes))
+    return _Statistics(codes, count, values, histograms, without_code)
+
+
+def _joined(
+    found: _Statistics, outlines: pa.Table, level: Level
+) -> tuple[pa.Table, StatisticsReport]:
+    """The statistics beside names and outlines: all rows of both, by code."""
+    codes = pa.array(found.codes, pa.string())
+    listed = outlines["GEOID"].combine_chunks()
+    every = pa.concat_arrays([codes, listed]).unique()
+    every = every.take(pc.sort_indices(every))
+    outline = outlines.take(pc.index_in(every, listed)).set_column(
+        outlines.column_names.index("GEOID"), "GEOID", every
+    )
+    row = np.asarray(pc.index_in(codes, every))
+    absent = np.ones(len(every), bool)
+    absent[row] = False
+
+    def spread(values: NDArray[Any]) -> NDArray[Any]:
+        target = np.zeros((len(every), *values.shape[1:]), values.dtype)
+        target[row] = values
+        return target
+
+    columns: dict[str, Any] = {name: outline[name] for name in outline.column_names}
+    columns["building_count"] = spread(found.count)
+    for name, values in found.values.items():
+        columns[name] = pa.array(spread(values), mask=absent)
+    for year, rps in zip(CLIMATES, _RPS, strict=True):
+        columns[f"risk_score_{year}_hist"] = pa.ListArray.from_arrays(
+            np.arange(len(every) + 1, dtype=np.int32) * HISTOGRAM_BINS,
+            spread(found.histograms[rps]).ravel(),
+        )
+    schema = statistics_schema(level)
+    table = pa.table([columns[name] for name in schema.names], schema=schema)
+    counted = int(found.count.sum())
+    unlisted = np.asarray(pc.invert(pc.is_in(codes, listed)))
+    report = StatisticsReport(
+        buildings=counted + found.without_code,
+        counted=counted,
+        without_code=found.without_code,
+        without_outline=int(found.count[unlisted].sum()),
+        geographies=len(every),
+        empty_geographies=int(absent.sum()),
+    )
+    return table, report

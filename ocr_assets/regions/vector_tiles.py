@@ -1,0 +1,348 @@
+"""Vector tiles of buildings, building centroids and regional statistics, as PMTiles archives.
+
+Belongs here: which features and properties go into which layer at which zooms.
+Does not belong here: the text of features (``geojson_lines``), running the tile maker
+(``tippecanoe``), reading an archive (``pmtiles``), serving or drawing it.
+
+Features stream to the tile maker a batch of rows at a time, so memory does not grow with their
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+
+from ocr_assets.geoparquet import GeoParquetError, Source, open_geoparquet
+from ocr_assets.regions import geojson_lines as geojson
+from ocr_assets.regions.geographies import Level
+from ocr_assets.regions.geojson_lines import TileInputError
+from ocr_assets.regions.pmtiles import read_header, write_empty
+from ocr_assets.regions.statistics import SUMMARISED
+from ocr_assets.regions.tippecanoe import make_archive
+
+BUILDING_LAYER = "risk"
+
+BUILDING_PROPERTIES = SUMMARISED
+"""Columns of footprints; a property's key is its position here. Float32, unrounded."""
+
+CENTROID_PROPERTIES = ("rps_2011", "rps_2047")
+"""Columns of centroids; a property's key is its position here."""
+
+CENTROID_DIGITS = 3
+"""Significant digits of a centroid's risk. Decimal places would turn the smallest into zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionLayer:
+    """How one level of geography appears in the regional archive."""
+
+    name: str
+    min_zoom: int
+    top_zoom: int
+    names: tuple[str, ...]
+    """Columns with a name, under the keys "9" and on."""
+
+
+REGION_LAYERS: dict[Level, RegionLayer] = {
+    "nation": RegionLayer("nation", 0, 6, ("NAME",)),
+    "state": RegionLayer("states", 0, 7, ("NAME", "STUSPS")),
+    "county": RegionLayer("counties", 0, 9, ("NAME",)),
+    "tract": RegionLayer("tracts", 6, 11, ()),
+    "block": RegionLayer("blocks", 10, 12, ()),
+}
+"""Layers in drawing order. Finer levels start where single geographies can be told apart, and an
+archive ends at the zoom that its finest level needs: a step of 14 m at 40 N is enough for a
+county, and each zoom more would draw the whole country four times as often."""
+
+_REGION_NUMBERS = (
+    "building_count",
+    "rps_2011_mean",
+    "rps_2047_mean",
+    "rps_2011_median",
+    "rps_2047_median",
+)
+_REGION_HISTOGRAMS = ("risk_score_2011_hist", "risk_score_2047_hist")
+_REGION_KEYS = 9
+"""Properties that every level has: numbers, histograms, code and bounding box."""
+
+_BUILDING_ZOOM, _CENTROID_ZOOM = 14, 12
+"""Highest zooms: steps of 0.5 and 1.8 m at 40 N. Fixed, so that a region's tiles and the nation's
+fit the same map."""
+
+_KEEP_ALL_POLYGONS = (
+    "--drop-smallest-as-needed",
+    "--extend-zooms-if-still-dropping",
+    "--no-tiny-polygon-reduction-at-maximum-zoom",
+)
+"""A full tile at a lower zoom loses its smallest polygons, the highest zoom loses none."""
+
+_BATCH_ROWS = 8192
+
+Progress = Callable[[int], None]
+"""Called with the number of features encoded so far."""
+
+_Encode = Callable[[pa.Table], pa.Array]
+
+
+@dataclass(frozen=True, slots=True)
+class TileReport:
+    """What an archive holds.
+
+    Attributes:
+        features: features in the archive; all of them are there at ``max_zoom``.
+        left_out: rows that are not features: without a geometry, or centroids without risk.
+        layers: features by layer.
+        bytes: size of the archive.
+        min_zoom: lowest zoom with tiles.
+        max_zoom: highest zoom with tiles.
+        bounds: west, south, east, north in degrees; the world if there are no features.
+    """
+
+    features: int
+    left_out: int
+    layers: dict[str, int]
+    bytes: int
+    min_zoom: int
+    max_zoom: int
+    bounds: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A table, the columns it must have, and how its rows become lines of GeoJSON."""
+
+    layer: str
+    source: Source | pa.Table
+    columns: tuple[str, ...]
+    encode: _Encode
+
+
+def building_tiles(
+    building_files: Sequence[Source], output: Path, progress: Progress | None = None
+) -> TileReport:
+    """Write the archive of footprints: layer ``risk``, properties :data:`BUILDING_PROPERTIES`.
+
+    Args:
+        building_files: region building tables (GeoParquet, polygons in longitude and latitude).
+            Their order, and the order of their rows, decide the feature ids: 1, 2, 3...
+        output: the archive to write. It appears complete or not at all.
+        progress: called as features are encoded.
+
+    Returns:
+        The report. Without any building the archive is valid and holds no feature.
+
+    Raises:
+        GeoParquetError: a file is unreadable, truncated or lacks a column.
+        TileInputError: a geometry is not a polygon or not in longitude and latitude.
+        TileError: the tile maker is missing or failed.
+    """
+
+    def encode(rows: pa.Table) -> pa.Array:
+        rows, geometry = geojson.polygons(rows)
+        columns = [geojson.numbers(rows[name]) for name in BUILDING_PROPERTIES]
+        return geojson.features(geojson.thicken(geometry, _BUILDING_ZOOM), columns, "")
+
+    options = ["--minimum-zoom=6", f"--maximum-zoom={_BUILDING_ZOOM}", *_KEEP_ALL_POLYGONS]
+    columns = (*BUILDING_PROPERTIES, "geometry")
+    inputs = [_Input(BUILDING_LAYER, file, columns, encode) for file in building_files]
+    layers = {BUILDING_LAYER: len(BUILDING_PROPERTIES)}
+    return _make(output, "building", layers, inputs, options, progress)
+
+
+def building_centroid_tiles(
+    building_files: Sequence[Source], output: Path, progress: Progress | None = None
+) -> TileReport:
+    """Write the archive of centroids: layer ``risk``, properties :data:`CENTROID_PROPERTIES`.
+
+    Only buildings with a risk above zero in both climates have a centroid. Risk keeps
+    :data:`CENTROID_DIGITS` significant digits. Arguments, result and errors are those of
+    :func:`building_tiles`.
+    """
+
+    def encode(rows: pa.Table) -> pa.Array:
+        risky = pc.and_(*(pc.greater(rows[name], 0) for name in CENTROID_PROPERTIES))
+        rows, geometry = geojson.polygons(rows.filter(risky))
+        columns = []
+        for name in CENTROID_PROPERTIES:
+            rounded = geojson.significant(rows[name].to_numpy(), CENTROID_DIGITS)
+            columns.append(geojson.numbers(pa.array(rounded)))
+        return geojson.features(shapely.centroid(geometry), columns, "")
+
+    options = [
+        "--minimum-zoom=0",
+        f"--maximum-zoom={_CENTROID_ZOOM}",
+        # All points are kept down to the zoom at which the fullest tile would hold 50,000.
+        "--base-zoom=g",
+        "--limit-base-zoom-to-maximum-zoom",
+        "--drop-fraction-as-needed",
+        "--no-feature-limit",
+        "--extend-zooms-if-still-dropping",
+    ]
+    columns = (*CENTROID_PROPERTIES, "geometry")
+    inputs = [_Input(BUILDING_LAYER, file, columns, encode) for file in building_files]
+    layers = {BUILDING_LAYER: len(CENTROID_PROPERTIES)}
+    return _make(output, "centroid", layers, inputs, options, progress)
+
+
+def regional_tiles(
+    statistics: Mapping[Level, Source | pa.Table], output: Path, progress: Progress | None = None
+) -> TileReport:
+    """Write the archive of regional statistics, one layer per level (:data:`REGION_LAYERS`).
+
+    Properties: "0" number of buildings, "1" and "2" mean RPS 2011 and 2047, "3" and "4" median
+    RPS, "5" and "6" risk score histograms (JSON text), "7" GEOID, "8" bounding box (JSON text:
+    west, south, east, north), then names from "9" on.
+
+    Args:
+        statistics: level to its table, or the GeoParquet file that holds it, with outlines.
+            Levels that are not given have no layer.
+        output: the archive to write. It appears complete or not at all.
+        progress: called as features are encoded.
+
+    Returns:
+        The report. Without any geography the archive is valid and holds no feature.
+
+    Raises:
+        GeoParquetError, TileInputError, TileError: see :func:`building_tiles`.
+    """
+    if unknown := sorted(set(statistics) - set(REGION_LAYERS)):
+        raise TileInputError(
+            f"no layer for the level {unknown[0]!r}; levels are {', '.join(REGION_LAYERS)}."
+        )
+    filled = [
+        layer.top_zoom
+        for level, layer in REGION_LAYERS.items()
+        if level in statistics and _row_count(statistics[level])
+    ]
+    top = max(filled, default=0)
+    inputs = []
+    for level, layer in REGION_LAYERS.items():
+        if level in statistics:
+            columns = (*_REGION_NUMBERS, *_REGION_HISTOGRAMS, "GEOID", *layer.names, "geometry")
+            encode = _region_encoder(layer, top)
+            inputs.append(_Input(layer.name, statistics[level], columns, encode))
+    options = [
+        "--minimum-zoom=0",
+        f"--maximum-zoom={top}",
+        *_KEEP_ALL_POLYGONS,
+        # Neighbours then share their simplified borders, without slivers between them.
+        "--no-simplification-of-shared-nodes",
+    ]
+    layers = {layer.name: _REGION_KEYS + len(layer.names) for layer in REGION_LAYERS.values()}
+    return _make(output, "regions", layers, inputs, options, progress)
+
+
+def _region_encoder(layer: RegionLayer, top: int) -> _Encode:
+    place = f',"tippecanoe":{{"layer":"{layer.name}","minzoom":{layer.min_zoom}}}'
+
+    def encode(rows: pa.Table) -> pa.Array:
+        rows, geometry = geojson.polygons(rows)
+        # Six decimals of a degree are a tenth of a metre.
+        edges = np.round(shapely.bounds(geometry), 6).ravel()
+        columns = [
+            *(geojson.numbers(rows[name]) for name in _REGION_NUMBERS),
+            *(geojson.lists(rows[name], pa.int64()) for name in _REGION_HISTOGRAMS),
+            geojson.texts(rows["GEOID"]),
+            geojson.lists(pa.FixedSizeListArray.from_arrays(pa.array(edges), 4), pa.float64()),
+            *(geojson.texts(rows[name]) for name in layer.names),
+        ]
+        return geojson.features(geojson.thicken(geometry, top), columns, place)
+
+    return encode
+
+
+def _make(
+    output: Path,
+    name: str,
+    layers: Mapping[str, int],
+    inputs: Sequence[_Input],
+    options: Sequence[str],
+    progress: Progress | None,
+) -> TileReport:
+    """Make the archive ``name`` with ``layers`` (and their number of properties) of ``inputs``."""
+    for item in inputs:
+        _check_columns(item)
+    counts = dict.fromkeys(layers, 0)
+    left_out = 0
+
+    def lines() -> Iterator[memoryview]:
+        nonlocal left_out
+        for item in inputs:
+            for encoded, rows in _encoded(item):
+                left_out += rows - len(encoded)
+                if len(encoded):
+                    counts[item.layer] += len(encoded)
+                    yield geojson.text_of(encoded)
+                    if progress:
+                        progress(sum(counts.values()))
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    stream = lines()
+    first = next(stream, None)
+    if first is None:
+        keys = {layer: tuple(map(str, range(count))) for layer, count in layers.items()}
+        write_empty(output, name, keys)
+    else:
+        # A single layer is named once; features of several say theirs.
+        single = [f"--layer={layer}" for layer in layers] if len(layers) == 1 else []
+        make_archive(chain([first], stream), [f"--name={name}", *single, *options], output)
+    header = read_header(output)
+    return TileReport(
+        features=sum(counts.values()),
+        left_out=left_out,
+        layers=counts,
+        bytes=output.stat().st_size,
+        min_zoom=header.min_zoom,
+        max_zoom=header.max_zoom,
+        bounds=header.bounds,
+    )
+
+
+def _row_count(source: Source | pa.Table) -> int:
+    if isinstance(source, pa.Table):
+        return source.num_rows
+    with open_geoparquet(source) as file:
+        return file.metadata.num_rows
+
+
+def _check_columns(item: _Input) -> None:
+    if not isinstance(item.source, pa.Table):
+        open_geoparquet(item.source, item.columns).close()
+    elif missing := [name for name in item.columns if name not in item.source.column_names]:
+        raise TileInputError(f"the table for {item.layer} has no column {missing[0]!r}.")
+
+
+def _encoded(item: _Input) -> Iterator[tuple[pa.Array, int]]:
+    """Lines of each batch of rows, and how many rows it had."""
+    row = 0
+    for batch in _batches(item.source, item.columns):
+        try:
+            lines = item.encode(batch)
+        except TileInputError as error:
+            table = isinstance(item.source, pa.Table)
+            place = f"the table for {item.layer}" if table else str(item.source)
+            last = row + batch.num_rows - 1
+            raise TileInputError(f"{place}, rows {row} to {last}: {error}") from error
+        yield lines, batch.num_rows
+        row += batch.num_rows
+
+
+def _batches(source: Source | pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
+    if isinstance(source, pa.Table):
+        for start in range(0, source.num_rows, _BATCH_ROWS):
+            yield source.select(list(columns)).slice(start, _BATCH_ROWS)
+        return
+    with open_geoparquet(source, columns) as file:
+        try:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
+                yield pa.Table.from_batches([batch])
+        except (OSError, pa.ArrowException) as error:
+            raise GeoParquetError(f"cannot read the rows of {source}: {error}") from error

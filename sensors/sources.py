@@ -1,0 +1,54 @@
+"""Input datasets: a changed fingerprint makes what depends on them stale in the UI."""
+
+import json
+
+import dagster as dg
+
+from ocr_assets.deployment import Deployment
+from ocr_assets.regions.assets import input_key
+from resources.catalog import CatalogError
+from resources.keys import StorageError
+
+SECONDS_BETWEEN_LOOKS = 600
+
+
+def input_sensor() -> dg.SensorDefinition:
+    """A sensor that reports every dataset of the catalog whose fingerprint is new."""
+
+    @dg.sensor(
+        name="input_datasets",
+        description="Reports input datasets; a new fingerprint makes their dependants stale.",
+        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def input_datasets(
+        context: dg.SensorEvaluationContext, deployment: dg.ResourceParam[Deployment]
+    ) -> dg.SensorResult | dg.SkipReason:
+        seen: dict[str, str] = json.loads(context.cursor or "{}")
+        try:
+            # A code server lives long: what the deployment has read before may have changed.
+            catalog = Deployment(deployment.settings).catalog
+            found = {name: catalog.fingerprint(name) for name in sorted(catalog.datasets)}
+        except (CatalogError, StorageError) as error:
+            return dg.SkipReason(str(error))
+        changed = [name for name, fingerprint in found.items() if seen.get(name) != fingerprint]
+        if not changed:
+            return dg.SkipReason("no input changed")
+        return dg.SensorResult(
+            asset_events=[
+                # Dagster compares data versions of an asset that it does not run only with those
+                # of reported materializations; after an observation all that depends on it would
+                # be stale for ever.
+                dg.AssetMaterialization(
+                    input_key(name),
+                    metadata={"fingerprint": found[name]},
+                    tags={"dagster/data_version": found[name]},
+                )
+                for name in changed
+            ],
+            cursor=json.dumps(found),
+            # A tick without runs counts as skipped; this is what the UI says of it.
+            skip_reason=f"reported {len(changed)} of {len(found)} inputs: {', '.join(changed)}",
+        )
+
+    return input_datasets

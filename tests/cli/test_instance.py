@@ -1,0 +1,147 @@
+"""The shared Dagster instance: made once, closed for killed commands, clear when unusable."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from sample_worlds import Outcome
+
+from ocr_assets.cli import instance as instance_module
+from ocr_assets.cli.instance import (
+    PROCESS_TAG,
+    InstanceError,
+    close_abandoned_runs,
+    failed_partitions,
+    instance_file,
+    prepare_home,
+    process_tag,
+)
+
+
+def test_a_fresh_home_gets_the_projects_instance_file(tmp_path: Path) -> None:
+    os.environ["DAGSTER_HOME"] = str(tmp_path / "new" / "home")
+    home = prepare_home()
+    assert home == tmp_path / "new" / "home"
+    assert (home / "dagster.yaml").read_bytes() == instance_file("dagster.yaml").read_bytes()
+    with dg.DagsterInstance.get() as instance:
+        assert not instance.telemetry_enabled
+        assert instance.root_directory == str(home)
+        pools = instance.get_concurrency_config().pool_config
+        assert pools.default_pool_limit == 1
+
+
+def test_a_users_instance_file_is_kept(tmp_path: Path) -> None:
+    os.environ["DAGSTER_HOME"] = str(tmp_path)
+    mine = "telemetry:\n  enabled: false\n"
+    (tmp_path / "dagster.yaml").write_text(mine)
+    prepare_home()
+    prepare_home()
+    assert (tmp_path / "dagster.yaml").read_text() == mine
+
+
+def test_without_a_setting_the_home_is_in_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_module, "default_data_folder", lambda: tmp_path / "data")
+    assert prepare_home() == tmp_path / "data" / "dagster"
+    assert os.environ["DAGSTER_HOME"] == str(tmp_path / "data" / "dagster")
+
+
+def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.environ["DAGSTER_HOME"] = "home"
+    assert prepare_home() == tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("storage: [", "dagster.yaml"), ("nonsense: 1\n", 'unexpected config entry "nonsense"')],
+)
+def test_a_wrong_instance_file_is_one_line(
+    ocr: Callable[..., Outcome], tmp_path: Path, content: str, reason: str
+) -> None:
+    (tmp_path / "dagster.yaml").write_text(content)
+    done = ocr("regions", "status", DAGSTER_HOME=str(tmp_path))
+    assert f"no usable Dagster instance in {tmp_path}" in done.complaint
+    assert reason in done.complaint
+    assert "set DAGSTER_HOME to another folder" in done.complaint
+    assert len(done.complaint) < 500
+
+
+def test_a_home_that_cannot_be_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    os.environ["DAGSTER_HOME"] = str(tmp_path / "file" / "home")
+    with pytest.raises(InstanceError, match="Not a directory"):
+        prepare_home()
+
+
+def test_those_who_start_at_once_share_one_fresh_home(tmp_path: Path) -> None:
+    """The lock is between open files, so threads show what processes would do."""
+    os.environ["DAGSTER_HOME"] = str(tmp_path / "home")
+    with ThreadPoolExecutor(4) as pool:
+        homes = list(pool.map(lambda _: prepare_home(), range(4)))
+    assert set(homes) == {tmp_path / "home"}
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        assert instance.get_runs_count() == 0
+
+
+def dead_process() -> str:
+    """The tag of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return f"{socket.gethostname()}:{process.pid}:0.00"
+
+
+@pytest.mark.parametrize(
+    ("owner", "closed"),
+    [
+        pytest.param(dead_process, True, id="killed"),
+        pytest.param(lambda: process_tag()[PROCESS_TAG], False, id="alive"),
+        pytest.param(
+            lambda: f"{socket.gethostname()}:{os.getpid()}:0.00", True, id="pid used again"
+        ),
+        pytest.param(lambda: "elsewhere:1:0.00", False, id="another host"),
+        pytest.param(lambda: None, False, id="started by the daemon"),
+    ],
+)
+def test_runs_of_killed_commands_are_closed(owner: Callable[[], str | None], closed: bool) -> None:
+    tag = owner()
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        @dg.job
+        def job() -> None: ...
+
+        run = instance.create_run_for_job(
+            job,
+            status=dg.DagsterRunStatus.STARTED,
+            tags={PROCESS_TAG: tag} if tag else {},
+        )
+        finished = instance.create_run_for_job(
+            job, status=dg.DagsterRunStatus.SUCCESS, tags={PROCESS_TAG: dead_process()}
+        )
+        assert close_abandoned_runs(instance) == ([run.run_id] if closed else [])
+        after = instance.get_run_by_id(run.run_id)
+        assert after is not None
+        expected = dg.DagsterRunStatus.FAILURE if closed else dg.DagsterRunStatus.STARTED
+        assert after.status == expected
+        untouched = instance.get_run_by_id(finished.run_id)
+        assert untouched is not None
+        assert untouched.status == dg.DagsterRunStatus.SUCCESS
+
+
+def test_failed_partitions_of_an_asset_never_tried(tmp_path: Path) -> None:
+    os.environ["DAGSTER_HOME"] = str(tmp_path)
+    assert failed_partitions("region_buildings", ["y0_x0", "y0_x1"]) == []
+
+
+def test_the_instance_files_come_with_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert instance_file("workspace.yaml").is_file()
+    with pytest.raises(FileNotFoundError, match="install ocr-assets again"):
+        instance_file("none.yaml")

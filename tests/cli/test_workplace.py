@@ -1,0 +1,139 @@
+"""Commands about the workplace: settings, sample world, map."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sample_worlds import OCR, FinishedWorld, Outcome, World, environment
+
+from ocr_assets.cli.app import explain
+from ocr_assets.deployment import DeploymentError
+from resources.catalog import Catalog
+from resources.keys import StorageError
+from resources.settings import Settings
+
+Ocr = Callable[..., Outcome]
+
+
+def test_config_as_json(ocr: Ocr, world: World) -> None:
+    done = ocr("config", "--json", OCR_VERSION="v1.2.3", OCR_ENVIRONMENT="staging")
+    assert done.status == 0
+    document = json.loads(done.out)
+    settings = document["settings"]
+    assert settings.keys() == Settings(storage_root="/x").variables().keys()
+    assert settings["OCR_VERSION"] == "1.2.3"
+    assert settings["OCR_STORAGE_ROOT"] == str(world.root)
+    assert document["places"] == {
+        "tables and tiles": f"{world.root}/staging/v1.2.3",
+        "region risk": f"{world.root}/staging/icechunk/region-risk",
+        "branch": "staging",
+        "input catalog": str(world.catalog_path),
+    }
+
+
+def test_config_as_a_table_explains_each_variable(ocr: Ocr) -> None:
+    out = ocr("config").out
+    for name, field in Settings.model_fields.items():
+        assert f"OCR_{name.upper()}" in out
+        assert (field.description or "")[:30] in out
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"OCR_ENVIRONMENT": "prod"}, "OCR_ENVIRONMENT='prod': Input should be 'qa', 'staging' or"),
+        ({"OCR_ENVIRONMENT": "production"}, "OCR_VERSION is required"),
+        ({"OCR_VERSION": "one"}, "OCR_VERSION='one': not a semantic version"),
+        ({"OCR_STORGE_ROOT": "/x"}, "unknown setting OCR_STORGE_ROOT; known: OCR_BRANCH"),
+    ],
+)
+def test_wrong_settings_are_one_line(ocr: Ocr, variables: dict[str, str], message: str) -> None:
+    assert message in ocr("config", **variables).complaint
+
+
+def test_the_sample_world_is_built_once(ocr: Ocr, world: World) -> None:
+    variables = {"OCR_CATALOG": ""}
+    done = ocr("sample", **variables)
+    assert done.status == 0
+    path = world.root / "input" / "catalog.json"
+    assert done.out.split()[-1] == str(path) or str(path) in "".join(done.out.split())
+    assert Catalog.read(str(path)).grid == world.grid
+    before = path.stat().st_mtime_ns, sorted(world.root.rglob("*"))
+    assert ocr("sample", **variables).status == 0
+    assert (path.stat().st_ino, sorted(world.root.rglob("*")))[1] == before[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--region-id", "y0_x0"], "region 'y0_x0' holds no data in grid 'conus'"),
+        (["--region-id", "boulder"], "unknown region 'boulder'"),
+        (["--buildings", __file__, "--synthetic-buildings", "5"], "not both"),
+        (["--buildings", __file__], "test_workplace.py"),
+    ],
+)
+def test_a_sample_that_cannot_be_built(
+    ocr: Ocr, world: World, arguments: list[str], message: str
+) -> None:
+    assert message in ocr("sample", *arguments).complaint
+    assert not list(world.root.rglob("catalog.json"))
+
+
+def test_somebody_elses_catalog_is_kept(ocr: Ocr, world: World) -> None:
+    mine = world.root / "input" / "catalog.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+    assert "was not made by `ocr sample`" in ocr("sample").complaint
+    assert mine.read_text() == "{}"
+
+
+def test_a_map_without_tiles(ocr: Ocr, world: World) -> None:
+    done = ocr("map", "--no-open")
+    assert done.complaint.startswith(f"there are no vector tiles in {world.root}/qa/dev/pmtiles")
+    assert "`ocr run`" in done.complaint
+
+
+def test_the_map_is_served_until_interrupted(finished_world: FinishedWorld) -> None:
+    world = World(finished_world.sample_root, finished_world.folder)
+    server = subprocess.Popen(
+        [OCR, "map", "--no-open"],
+        env={**environment(world.variables()), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        found = re.match(r"map: (http://127\.0\.0\.1:\d+\S*) ", server.stdout.readline())
+        assert found
+        with urllib.request.urlopen(found.group(1), timeout=10) as answer:
+            page = answer.read().decode()
+        assert 'data-map="' in page
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=20)
+    assert server.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_a_root_that_cannot_be_written_is_one_line(ocr: Ocr, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = ocr("sample", OCR_STORAGE_ROOT=str(tmp_path / "file" / "root"))
+    assert str(tmp_path / "file") in done.complaint
+
+
+def test_which_errors_are_told_in_one_line() -> None:
+    assert explain(DeploymentError("two\n  lines")) == "two lines"
+    assert explain(StorageError("no space")) == "no space"
+    assert explain(ValueError("wrong")) == "wrong"
+    assert explain(FileNotFoundError(2, "No such file", "/x")) == "[Errno 2] No such file: '/x'"
+    # A defect keeps its traceback.
+    assert explain(KeyError("x")) is None
+    assert explain(AssertionError()) is None

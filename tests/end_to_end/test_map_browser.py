@@ -1,0 +1,303 @@
+"""The map page in a real browser, on synthetic buildings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import shapely
+from matplotlib.image import imread
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from ocr_assets.geoparquet import bbox_array, wkb_array, write_geoparquet
+from ocr_assets.map_page.server import MapServer, PageSettings, StoredArchive
+from ocr_assets.regions.vector_tiles import (
+    BUILDING_PROPERTIES,
+    building_centroid_tiles,
+    building_tiles,
+    regional_tiles,
+)
+from resources.storage import Storage
+
+WEST, SOUTH, STEP = -105.30, 40.00, 0.0006
+SIDE = 30
+"""Buildings in a row; row and column decide their risk."""
+
+LEVELS = np.array([0, 0.005, 0.015, 0.03, 0.05, 0.08, 0.15, 0.3, 0.7, 2, 5], np.float32)
+"""A risk (RPS, percent) of each score from 0 to 10."""
+
+KNOWN = (15, 7)
+"""Row and column of the building that is clicked: score 7 in 2011, one more in 2047."""
+
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def _centre(row: int, column: int) -> tuple[float, float]:
+    return WEST + column * STEP + STEP / 3, SOUTH + row * STEP + STEP / 3
+
+
+@pytest.fixture(scope="module")
+def page_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page of a town of synthetic buildings in one county, served on loopback."""
+    folder = tmp_path_factory.mktemp("town")
+    row, column = (axis.ravel() for axis in np.indices((SIDE, SIDE)))
+    west, south = WEST + column * STEP, SOUTH + row * STEP
+    boxes = shapely.box(west, south, west + STEP * 2 / 3, south + STEP * 2 / 3)
+    score = column % 10
+    values = dict.fromkeys(BUILDING_PROPERTIES, np.full(len(boxes), 0.25, np.float32))
+    values |= {"rps_2011": LEVELS[score], "rps_2047": LEVELS[score + 1]}
+    geometry = {"geometry": wkb_array(boxes), "bbox": bbox_array(boxes)}
+    buildings = folder / "buildings.parquet"
+    write_geoparquet(pa.table(values | geometry), buildings, {})
+    outline = np.array([shapely.box(WEST - 0.01, SOUTH - 0.01, WEST + 0.03, SOUTH + 0.03)])
+    county = {
+        "GEOID": ["08013"],
+        "NAME": ["Boulder"],
+        "building_count": [len(boxes)],
+        **{key: [0.04] for key in ("rps_2011_mean", "rps_2011_median")},
+        **{key: [1.5] for key in ("rps_2047_mean", "rps_2047_median")},
+        "risk_score_2011_hist": [np.bincount(score, minlength=11).astype(float)],
+        "risk_score_2047_hist": [np.bincount(score + 1, minlength=11).astype(float)],
+        "geometry": wkb_array(outline),
+    }
+    building_tiles([buildings], folder / "buildings.pmtiles")
+    building_centroid_tiles([buildings], folder / "building_centroids.pmtiles")
+    regional_tiles({"county": pa.table(county)}, folder / "regions.pmtiles")
+    settings = PageSettings(
+        title="Wildfire risk of a small town",
+        environment="qa",
+        version="1.2.3",
+        attribution=("Synthetic buildings and synthetic risk",),
+        notice="Synthetic data: made to show the software, not the world.",
+    )
+    archives = {
+        path.stem: StoredArchive(Storage(str(path.parent)), path.name)
+        for path in sorted(folder.glob("*.pmtiles"))
+    }
+    with MapServer(archives, settings).running() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not program:
+        pytest.skip("no chromium is installed (Debian package 'chromium')")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=BROWSER_OPTIONS)
+        yield started
+        started.close()
+
+
+class Visit:
+    """A page, what it asked for and what it complained of."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page, self.url = page, url
+        self.hosts: Counter[str] = Counter()
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self._count(request.url))
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _count(self, url: str) -> None:
+        if urlsplit(url).scheme not in {"data", "blob"}:
+            self.hosts[urlsplit(url).netloc] += 1
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"} and "GL Driver Message" not in message.text:
+            self.complaints.append(message.text)
+
+    def open(self, view: str = "") -> None:
+        # Another view of the same page alone would not load it again.
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.url}{view}")
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_selector("html[data-map=idle]", timeout=60_000)
+
+    def switch(self, name: str, value: str) -> None:
+        self.page.locator(f"label:has(input[name={name}][value='{value}'])").click()
+        self.settle()
+
+    def legend(self) -> list[tuple[int, int, int]]:
+        """The colours of scores 0 to 10 as the legend shows them."""
+        swatches = self.page.locator("#legend .swatch").all()
+        texts = [s.evaluate("e => getComputedStyle(e).backgroundColor") for s in swatches]
+        return [tuple(int(n) for n in text[4:-1].split(",")) for text in texts]  # type: ignore[misc]
+
+    def picture(self, path: Path) -> Counter[int]:
+        """Keep a picture of the whole page; gives pixels of the map by risk score."""
+        self.page.screenshot(path=path)
+        box = self.page.locator("#map").bounding_box()
+        assert box is not None
+        x, y = int(box["x"]), int(box["y"])
+        part = imread(path)[y : y + int(box["height"]), x : x + int(box["width"]), :3]
+        pixels = np.rint(part.reshape(-1, 3) * 255)
+        seen: Counter[int] = Counter()
+        for score, colour in enumerate(self.legend()):
+            near = np.abs(pixels - np.array(colour)).max(axis=1) <= 2
+            seen[score] = int(near.sum())
+        return seen
+
+
+@pytest.fixture
+def visit(browser: Browser, page_url: str) -> Iterator[Visit]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield Visit(context.new_page(), page_url)
+    context.close()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = Path(os.environ.get("OCR_TEST_ARTIFACTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_a_visitor_sees_and_reads_the_risk_of_buildings(visit: Visit, pictures: Path) -> None:
+    visit.open()
+    page = visit.page
+
+    assert page.locator("#title").text_content() == "Wildfire risk of a small town"
+    expect(page.locator("#notice")).to_contain_text("Synthetic data")
+    expect(page.locator("#release")).to_have_text("qa · version 1.2.3")
+    assert page.locator("#legend li").count() == 11
+    colours = visit.picture(pictures / "buildings-2011.png")
+    # Scores 0 to 9 have 90 buildings each, score 10 none.
+    assert min(colours[score] for score in range(10)) > 1000
+    assert colours[10] < 50
+
+    lon, lat = _centre(*KNOWN)
+    visit.open(f"#view=17/{lat}/{lon}")
+    box = page.locator("#map").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    visit.settle()
+    details = page.locator("#details")
+    expect(details).to_contain_text("Risk score 7 of 10 in 2011")
+    expect(details.locator("[data-key='0']")).to_have_text("0.3")
+    expect(details.locator("[data-key='1']")).to_have_text("0.7")
+    before = visit.picture(pictures / "building-2011.png")
+
+    visit.switch("climate", "2047")
+    expect(details).to_contain_text("Risk score 8 of 10 in 2047")
+    after = visit.picture(pictures / "building-2047.png")
+    assert after[8] == pytest.approx(before[7], rel=0.1)
+
+    assert visit.complaints == []
+    assert list(visit.hosts) == [urlsplit(visit.url).netloc]
+
+
+def test_layers_can_be_switched_and_read_by_keyboard(visit: Visit, pictures: Path) -> None:
+    visit.open()
+    page = visit.page
+    assert page.locator("input[name=layer]").count() == 3, "levels without data are not offered"
+
+    visit.switch("layer", "counties")
+    colours = visit.picture(pictures / "counties-2011.png")
+    assert colours[4] > 100_000
+    page.locator(".maplibregl-canvas").focus()
+    page.keyboard.press("Enter")
+    visit.settle()
+    details = page.locator("#details")
+    expect(details).to_contain_text("County: Boulder")
+    expect(details).to_contain_text("Buildings: 900")
+    expect(details).to_contain_text("08013")
+    assert details.locator(".histogram li").count() == 11
+    visit.picture(pictures / "county-2011.png")
+
+    visit.switch("layer", "centroids")
+    colours = visit.picture(pictures / "centroids-2011.png")
+    # A building without risk has no centroid.
+    assert colours[9] > 1000
+    assert colours[0] < colours[9] / 10
+    assert visit.complaints == []
+
+
+def test_the_page_fits_a_phone(visit: Visit, pictures: Path) -> None:
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    visit.open()
+    colours = visit.picture(pictures / "phone.png")
+    assert colours[9] > 300
+    width = visit.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390
+    visit.page.screenshot(path=pictures / "phone-whole.png", full_page=True)
+
+
+def test_the_page_finds_tiles_in_a_wide_archive_and_notices_a_new_one(
+    browser: Browser, tmp_path: Path
+) -> None:
+    random, count = np.random.default_rng(7), 7000
+    west, south = random.uniform((-120, 30), (-90, 48), (count, 2)).T
+    boxes = shapely.box(west, south, west + 1e-4, south + 1e-4)
+    values = {name: np.ones(count, np.float32) for name in BUILDING_PROPERTIES}
+    table = pa.table(values | {"geometry": wkb_array(boxes), "bbox": bbox_array(boxes)})
+    write_geoparquet(table, tmp_path / "wide.parquet", {})
+    archive = tmp_path / "building_centroids.pmtiles"
+    zoom = building_centroid_tiles([tmp_path / "wide.parquet"], archive).max_zoom
+    x, y = np.floor(_tile_position(west + 5e-5, south + 5e-5, zoom)).astype(int)
+
+    settings = PageSettings(title="A wide archive", environment="qa")
+    with MapServer(
+        {archive.stem: StoredArchive(Storage(str(archive.parent)), archive.name)}, settings
+    ).running() as url:
+        page = browser.new_page()
+        page.goto(url)
+        read = """async ([zoom, tiles]) => {
+            const { Archive } = await import("/pmtiles.js");
+            globalThis.archive = await new Archive("tiles/building_centroids.pmtiles").open();
+            const found = [];
+            for (const [x, y] of tiles) {
+              found.push((await archive.tile(zoom, x, y))?.byteLength ?? 0);
+            }
+            return [archive.directories.size, found];
+        }"""
+        there = np.column_stack([x, y])[::70]
+        leaves, found = page.evaluate(read, [zoom, there.tolist()])
+        assert leaves > 1, "the archive has more tiles than its root directory holds"
+        assert min(found) > 0
+        # A point near an edge is in the next tile, too.
+        near = {
+            (a + i, b + j)
+            for a, b in zip(x, y, strict=True)
+            for i in range(-1, 2)
+            for j in range(-1, 2)
+        }
+        empty = [(int(a), int(b) + 2) for a, b in there if (a, b + 2) not in near]
+        assert len(empty) > 20
+        assert set(page.evaluate(read, [zoom, empty])[1]) == {0}
+
+        shutil.copy(archive, tmp_path / "new.pmtiles")
+        (tmp_path / "new.pmtiles").replace(archive)
+        again = page.evaluate(
+            "async ([z, x, y]) => (await archive.tile(z, x, y)).byteLength",
+            [zoom, *there[0].tolist()],
+        )
+        assert again == found[0]
+        page.close()
+
+
+def _tile_position(lon: np.ndarray, lat: np.ndarray, zoom: int) -> np.ndarray:
+    """Column and row of the Web Mercator tile grid, shape ``(2, n)``."""
+    x = (lon + 180) / 360
+    y = (1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2
+    return np.stack([x, y]) * 2**zoom

@@ -1,0 +1,239 @@
+"""The architecture, read from the source: imports point down, one door to the environment.
+
+Floors from the top: command line; doorbell (sensors); wiring (definitions, deployment and the
+other modules beside the wings); assets of the wings; resources; science.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from ocr_assets import deployment, volume_library
+
+REPOSITORY = Path(__file__).parent.parent
+WINGS = ("regions", "tiles", "volumes")
+ORCHESTRATION = ("assets.py", "checks.py", "jobs.py")
+"""Modules of a wing that know Dagster."""
+
+COMMON = ("geoparquet.py", "vector.py", "lineage.py")
+"""Modules that several wings share; they stand on the floor of science."""
+
+READS_THE_ENVIRONMENT = {
+    "resources/settings.py": "the one door of configuration",
+    "ocr_assets/cli/instance.py": "DAGSTER_HOME is Dagster's own variable, read before anything",
+    "ocr_assets/cli/app.py": "exports the settings to the processes that a command starts",
+}
+
+LONGEST_MODULE = 500
+"""Lines. A module has one purpose; one that is much longer has two."""
+
+MODULES = sorted(
+    path
+    for package in ("ocr_assets", "resources", "sensors")
+    for path in (REPOSITORY / package).rglob("*.py")
+)
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names that a module imports, also inside functions and for type checking."""
+    names = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} has a relative import"
+            assert node.module is not None
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imports_any(path: Path, *prefixes: str) -> list[str]:
+    """Imports of ``path`` that are one of ``prefixes`` or below it."""
+    return sorted(
+        name
+        for name in imported(path)
+        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+    )
+
+
+def science() -> list[Path]:
+    """Modules that take and return arrays, tables and paths."""
+    folder = REPOSITORY / "ocr_assets"
+    return [
+        path
+        for path in MODULES
+        if path.parent.parent == folder
+        and path.parent.name in (*WINGS, "sample")
+        and path.name not in ORCHESTRATION
+    ] + [folder / name for name in COMMON]
+
+
+def wing_of(path: Path) -> str | None:
+    return path.parent.name if path.parent.name in WINGS else None
+
+
+def other_wings(path: Path) -> list[str]:
+    return [f"ocr_assets.{wing}" for wing in WINGS if wing != wing_of(path)]
+
+
+UPSTAIRS = (
+    "sensors",
+    "ocr_assets.cli",
+    "ocr_assets.definitions",
+    "ocr_assets.deployment",
+    "ocr_assets.partitions",
+    "ocr_assets.region_writer",
+    "ocr_assets.volume_jobs",
+    "ocr_assets.volume_library",
+    *(f"ocr_assets.{wing}.{name.removesuffix('.py')}" for wing in WINGS for name in ORCHESTRATION),
+)
+"""What neither science nor resources may know."""
+
+
+def test_the_modules_are_found() -> None:
+    names = {name_of(path) for path in science()}
+    assert {"ocr_assets/regions/spread.py", "ocr_assets/sample/world.py"} <= names
+    assert "ocr_assets/regions/assets.py" not in names
+    spread = REPOSITORY / "ocr_assets/regions/spread.py"
+    assert imports_any(spread, "numba") == ["numba.njit"]
+
+
+@pytest.mark.parametrize("path", science(), ids=name_of)
+def test_science_knows_no_dagster_no_resource_no_other_wing(path: Path) -> None:
+    assert not imports_any(path, "dagster", "resources", *UPSTAIRS)
+    # The sample world makes the inputs of every wing.
+    if path.parent.name != "sample":
+        assert not imports_any(path, *other_wings(path))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.name in ORCHESTRATION], ids=name_of
+)
+def test_assets_know_their_own_wing_only(path: Path) -> None:
+    assert wing_of(path), "only a wing has assets"
+    above = ("sensors", "ocr_assets.cli", "ocr_assets.definitions")
+    assert not imports_any(path, *above, *other_wings(path))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent.name == "resources"], ids=name_of
+)
+def test_resources_know_science_at_most(path: Path) -> None:
+    assert not imports_any(path, *UPSTAIRS)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent.name == "sensors"], ids=name_of
+)
+def test_sensors_do_not_know_the_command_line(path: Path) -> None:
+    assert not imports_any(path, "ocr_assets.cli")
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent.name == "ocr_assets"], ids=name_of
+)
+def test_wiring_does_not_know_the_command_line(path: Path) -> None:
+    assert not imports_any(path, "ocr_assets.cli")
+    if path.name != "definitions.py":
+        assert not imports_any(path, "sensors", "ocr_assets.definitions")
+
+
+@pytest.mark.parametrize(
+    "name", ["deployment", "region_writer", "lineage", "volume_jobs", "volume_library"]
+)
+def test_what_decides_about_artefacts_runs_without_dagster(name: str) -> None:
+    path = REPOSITORY / "ocr_assets" / f"{name}.py"
+    assert not imports_any(path, "dagster", "ocr_assets.partitions", "resources.io_managers")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if path.name == "__init__.py" and path.parent.name != "cli"],
+    ids=name_of,
+)
+def test_importing_a_package_imports_nothing_else(path: Path) -> None:
+    # What keeps OpenVINO from reporting its use has to come before anything else.
+    assert imported(path) <= {"sys", "ocr_assets"}
+
+
+def test_the_environment_has_one_door() -> None:
+    readers = set()
+    for path in MODULES:
+        for node in ast.walk(tree(path)):
+            name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
+            if name in ("environ", "environb", "getenv", "putenv", "unsetenv"):
+                readers.add(name_of(path))
+        if imports_any(path, "os.environ", "os.getenv"):
+            readers.add(name_of(path))
+    assert readers == READS_THE_ENVIRONMENT.keys()
+
+
+def undocumented(body: list[ast.stmt], prefix: str) -> Iterator[str]:
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if node.name.startswith("_"):
+            continue
+        name = f"{prefix}{node.name}"
+        if ast.get_docstring(node) is None:
+            yield name
+        if isinstance(node, ast.ClassDef):
+            yield from undocumented(node.body, f"{name}.")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_what_is_public_is_documented(path: Path) -> None:
+    module = tree(path)
+    if module.body:
+        assert ast.get_docstring(module), "the module does not say what belongs in it"
+    assert not list(undocumented(module.body, ""))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_have_one_purpose(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST_MODULE
+
+
+def source_closure(*roots: str) -> set[str]:
+    """Modules of the package, relative to it, that these and what they import consist of."""
+    package = REPOSITORY / "ocr_assets"
+    found: set[str] = set()
+    waiting = list(roots)
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        found.add(module)
+        for name in imports_any(package / module, "ocr_assets"):
+            parts = name.split(".")[1:]
+            for candidate in ("/".join(parts), "/".join(parts[:-1])):
+                if (package / f"{candidate}.py").is_file():
+                    waiting.append(f"{candidate}.py")
+    return found
+
+
+def test_the_code_version_of_a_region_covers_all_code_that_makes_it() -> None:
+    """A module left out would let regions count as current although their code changed."""
+    made_by = source_closure("regions/process.py")
+    # The picture in the UI is not part of what is stored.
+    assert set(deployment.REGION_MODULES) == made_by - {"regions/preview.py"}
+
+
+def test_the_code_version_of_a_volume_covers_all_code_that_makes_it() -> None:
+    """A module left out would let volumes count as current although their code changed."""
+    made_by = source_closure("volumes/reading.py", "volumes/documents.py")
+    assert made_by <= set(volume_library.READING_MODULES)
