@@ -150,7 +150,8 @@ function complain(error) {
   part("problem").textContent = `The map cannot be shown completely: ${error.message.replace(/\.$/, "")}.`;
   part("problem").hidden = false;
   say("failed");
-  console.error(error);
+  // An error that a worker hands over prints without its message.
+  console.error(error.message, error);
 }
 
 start().catch(complain);

@@ -96,8 +96,12 @@ export class Archive {
 
   async read(offset, length, signal) {
     const range = `bytes=${offset}-${offset + length - 1}`;
-    const { cache } = this;
-    const answer = await fetch(this.url, { headers: { Range: range }, signal, cache });
+    const options = { headers: { Range: range }, signal, cache: this.cache };
+    const answer = await fetch(this.url, options).catch((error) => {
+      if (signal?.aborted) throw error;
+      // A connection that breaks between two tiles is no reason to leave a hole in the map.
+      return fetch(this.url, options);
+    });
     const etag = answer.headers.get("ETag");
     const changed = answer.ok && this.etag && etag !== this.etag;
     if (changed || answer.status !== 206) {

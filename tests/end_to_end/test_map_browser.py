@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import shapely
 from matplotlib.image import imread
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
 from ocr_assets.geoparquet import bbox_array, wkb_array, write_geoparquet
 from ocr_assets.map_page.server import MapServer, PageSettings, StoredArchive
@@ -231,6 +231,58 @@ def test_layers_can_be_switched_and_read_by_keyboard(visit: Visit, pictures: Pat
     assert colours[9] > 1000
     assert colours[0] < colours[9] / 10
     assert visit.complaints == []
+
+
+SLOW_FETCH = """
+const fetchNow = globalThis.fetch;
+globalThis.fetch = async (address, options = {}) => {
+  if (globalThis.slow) {
+    await new Promise((proceed, fail) => {
+      setTimeout(proceed, 800);
+      options.signal?.addEventListener("abort", () => {
+        globalThis.aborted = (globalThis.aborted ?? 0) + 1;
+        fail(options.signal.reason);
+      });
+    });
+  }
+  return fetchNow(address, options);
+};
+"""
+
+
+def test_tiles_that_are_no_longer_wanted_are_not_an_error(visit: Visit) -> None:
+    page = visit.page
+    page.add_init_script(SLOW_FETCH)
+    visit.open()
+    page.evaluate("globalThis.slow = true")
+    lon, lat = _centre(*KNOWN)
+    for zoom in (13, 15, 14, 12):
+        page.evaluate(f"location.hash = '#view={zoom}/{lat}/{lon}'")
+        page.wait_for_timeout(250)
+    page.evaluate("globalThis.slow = false")
+    visit.settle()
+    assert page.evaluate("globalThis.aborted") > 0
+    expect(page.locator("#problem")).to_be_hidden()
+    assert visit.complaints == []
+
+
+def test_a_connection_that_breaks_is_tried_again(visit: Visit) -> None:
+    broken = set()
+
+    def break_once(route: Route) -> None:
+        # Only one request of each range fails.
+        wanted = route.request.headers["range"]
+        if wanted in broken:
+            route.continue_()
+        else:
+            broken.add(wanted)
+            route.abort("connectionreset")
+
+    visit.page.route("**/*.pmtiles", break_once)
+    visit.open()
+    assert len(broken) > 3
+    expect(visit.page.locator("#problem")).to_be_hidden()
+    assert [text for text in visit.complaints if "ERR_CONNECTION_RESET" not in text] == []
 
 
 def test_the_page_fits_a_phone(visit: Visit, pictures: Path) -> None:
