@@ -33,9 +33,9 @@ def build_defs(deployment: Deployment, progress: ProgressReporter | None = None)
             "volumes": volumes,
             "scratch": scratch,
             "progress": progress or LogProgress(),
-            "files": FileIOManager(deployment.storage),
-            "tables": TableIOManager(deployment.storage),
-            "folders": FolderIOManager(deployment.storage),
+            "files": FileIOManager(deployment.storage, deployment.require_unpublished),
+            "tables": TableIOManager(deployment.storage, deployment.require_unpublished),
+            "folders": FolderIOManager(deployment.storage, deployment.require_unpublished),
         },
         # A process per step would cost more than most steps; a run is one process.
         executor=dg.in_process_executor,

@@ -51,6 +51,15 @@ REGION_MODULES = (
 """Source files that decide what a region's artefacts contain."""
 
 
+RELEASE_RECORDS = "releases"
+"""Folder below the root of an environment that has a record of each published version."""
+
+
+def release_record(label: str) -> str:
+    """Key of the record of a published version, below the root of its environment."""
+    return f"{RELEASE_RECORDS}/{label}.json"
+
+
 class DeploymentError(RuntimeError):
     """A deployment cannot do what was asked; the message names the mend."""
 
@@ -181,6 +190,22 @@ class Deployment:
             configuration={"grid": self.grid.name, **(configuration or {})},
         )
 
+    @property
+    def is_published(self) -> bool:
+        """Whether readers may be given this version; then nothing of it changes any more."""
+        root = Storage(self.settings.environment_root, self.settings.s3)
+        label = self.settings.version_label
+        return self.settings.version is not None and root.exists(release_record(label))
+
+    def require_unpublished(self) -> None:
+        """Raise DeploymentError if this version is published."""
+        if self.is_published:
+            label = self.settings.version_label
+            raise DeploymentError(
+                f"{label} is published, and a published version never changes: compute a new "
+                "version, or this one as a new revision with `ocr deploy run --force`"
+            )
+
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Ledger entries of the regions that are done; empty before the store is initialised."""
         try:
@@ -213,6 +238,7 @@ class Deployment:
             raise DeploymentError(
                 "production is never wiped; wiping is for qa and staging (OCR_ENVIRONMENT=qa)"
             )
+        self.require_unpublished()
         objects = self.storage.list()
         size = sum(info.size for info in objects)
         return [

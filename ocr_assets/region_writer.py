@@ -50,6 +50,7 @@ class RegionWriter:
 
     def write(self, region_ids: Sequence[str], *, recompute: bool = False) -> Iterator[str]:
         """Compute and commit regions that are not done; yields each id when it is computed."""
+        self.deployment.require_unpublished()
         store = self.deployment.regions
         ledger = store.ledger()
         snapshot = store.snapshot_id

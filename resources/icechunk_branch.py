@@ -13,8 +13,9 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,19 @@ class IcechunkBranch:
                 # Another process that was faster made the same state, or one the caller refuses.
                 with suppress(icechunk.ConflictError):
                     session.commit(f"Create {kind}", {"kind": kind})
+            self._hold(kind)
+
+    def _hold(self, kind: str) -> None:
+        """Tag the commit of a kind, so that expiring the history does not lose it."""
+        name = f"{kind}.{self.branch}"
+        if name not in self.repository.list_tags() and (made := self.last_commit_of(kind)):
+            with suppress(icechunk.AlreadyExistsError):
+                self.repository.create_tag(name, made)
 
     def last_commit_of(self, kind: str) -> str | None:
         """Snapshot id of the last commit of a kind, or None."""
+        if f"{kind}.{self.branch}" in self.repository.list_tags():
+            return str(self.repository.lookup_tag(f"{kind}.{self.branch}"))
         for snapshot in self.repository.ancestry(branch=self.branch):
             if snapshot.metadata.get("kind") == kind:
                 return snapshot.id
@@ -204,6 +215,22 @@ class IcechunkBranch:
                         f"tag {name!r} of the store at {self.storage.root} stands for another "
                         "snapshot; choose a new version"
                     ) from error
+
+    def untag(self, names: Iterable[str]) -> None:
+        """Remove tags; names without a tag are passed over. A removed tag is never made again."""
+        with self.committing(), self.explained("untag"):
+            for name in sorted(set(names) & self.repository.list_tags()):
+                self.repository.delete_tag(name)
+
+    def expire(self, older_than: datetime) -> int:
+        """Forget the history before a time, and free what nothing refers to; bytes that freed.
+
+        Heads of branches and tagged snapshots stay, whatever their age. Objects that are younger
+        stay as well: a writer at work has not committed its own yet.
+        """
+        with self.committing(), self.explained("expire"):
+            self.repository.expire_snapshots(older_than)
+            return int(self.repository.garbage_collect(older_than).bytes_deleted)
 
     def committing(self) -> AbstractContextManager[None]:
         """Keep other processes of this machine from committing, where the store does not."""

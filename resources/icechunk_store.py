@@ -20,6 +20,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -228,6 +229,17 @@ class RegionStore:
         snapshot_id = snapshot_id or self.snapshot_id
         self._branch.tag(name, snapshot_id)
         return snapshot_id
+
+    def untag(self, names: Iterable[str]) -> None:
+        """Remove tags; names without a tag are passed over."""
+        self._branch.untag(names)
+
+    def expire(self, older_than: datetime) -> int:
+        """Forget the history before a time and free its chunks; bytes that became free.
+
+        The head of every branch and every tag keep all that they hold.
+        """
+        return self._branch.expire(older_than)
 
     def ledger(self, at: str | None = None) -> dict[str, dict[str, Any]]:
         """The entries of all finished regions, at the head or at a tag or snapshot."""

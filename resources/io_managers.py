@@ -11,7 +11,7 @@ Downstream assets receive a :class:`StoredFile` or :class:`StoredTable`, never a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,20 @@ class StoredTable:
         return paths, f"{base}/{self.manifest.prefix}", filesystem
 
 
-class FileIOManager(dg.IOManager):
-    """One file under a fixed key, its lineage and hash beside it in ``<key>.lineage.json``."""
+class _StorageIOManager(dg.IOManager):
+    """Stores below a root, which may refuse: ``require_open`` raises where nothing may change."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, require_open: Callable[[], None] = lambda: None) -> None:
         self._storage = storage
+        self._require_open = require_open
+
+
+class FileIOManager(_StorageIOManager):
+    """One file under a fixed key, its lineage and hash beside it in ``<key>.lineage.json``."""
 
     def handle_output(self, context: dg.OutputContext, obj: Artefact) -> None:
         """Store the file, then remove it from the scratch folder."""
+        self._require_open()
         key = _key(context)
         path = obj.files[""]
         digest = sha256_file(path)
@@ -103,14 +109,12 @@ class FileIOManager(dg.IOManager):
         return StoredFile(self._storage, key, record["sha256"])
 
 
-class TableIOManager(dg.IOManager):
+class TableIOManager(_StorageIOManager):
     """Many GeoParquet files published at once: stale partitions disappear on rewrite."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
 
     def handle_output(self, context: dg.OutputContext, obj: Artefact) -> None:
         """Publish the files, then remove them from the scratch folder."""
+        self._require_open()
         key = _key(context)
         self._storage.publish(key, obj.files, obj.lineage)
         _report(context, obj, self._storage.uri(key), {"files": len(obj.files)})
@@ -124,18 +128,16 @@ class TableIOManager(dg.IOManager):
         return StoredTable(self._storage, manifest)
 
 
-class FolderIOManager(dg.IOManager):
+class FolderIOManager(_StorageIOManager):
     """A folder whose file names matter, like a Zarr store.
 
     Each content has a folder of its own, named by its hash; ``current.json`` names the one that
     holds and is replaced in one write, so a reader that follows it never sees two mixed.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
     def handle_output(self, context: dg.OutputContext, obj: Artefact) -> None:
         """Store the files in a fresh folder, switch over, delete the folder before it."""
+        self._require_open()
         key = _key(context)
         hashes = {name: sha256_file(path) for name, path in sorted(obj.files.items())}
         digest = sha256_bytes(json.dumps(hashes).encode())

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from resources.engine_settings import ENGINE_EXAMPLES, EngineSettings
 from resources.storage import S3Options
 
 Environment = Literal["qa", "staging", "production"]
@@ -29,9 +31,10 @@ _SEMANTIC_VERSION = re.compile(
 )
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-_EXAMPLES = {
+_EXAMPLES = ENGINE_EXAMPLES | {
     "OCR_ENVIRONMENT": "OCR_ENVIRONMENT=qa",
     "OCR_VERSION": "OCR_VERSION=1.2.3",
+    "OCR_REVISION": "OCR_REVISION=2",
     "OCR_STORAGE_ROOT": "OCR_STORAGE_ROOT=/data/ocr or OCR_STORAGE_ROOT=s3://bucket/prefix",
     "OCR_ICECHUNK_STORE_URI": "OCR_ICECHUNK_STORE_URI=s3://bucket/region-risk",
     "OCR_VECTOR_OUTPUT_URI": "OCR_VECTOR_OUTPUT_URI=s3://bucket/vector",
@@ -63,7 +66,7 @@ def default_data_folder() -> Path:
     return user_data_path("ocr-assets", appauthor=False)
 
 
-class Settings(BaseSettings):
+class Settings(EngineSettings):
     """Everything a user may set, read from `OCR_…` variables and an optional env file."""
 
     model_config = SettingsConfigDict(
@@ -74,6 +77,12 @@ class Settings(BaseSettings):
     version: str | None = Field(
         None,
         description="Semantic version of what is written; required in production.",
+    )
+    revision: int = Field(
+        1,
+        ge=1,
+        le=999,
+        description="How often this version was computed anew after it had been published.",
     )
     storage_root: str = Field(
         default_factory=lambda: str(default_data_folder()),
@@ -143,7 +152,7 @@ class Settings(BaseSettings):
             return value.rstrip("/")
         return str(Path(value).expanduser().absolute())
 
-    @field_validator("models_root", "job_types")
+    @field_validator("models_root", "job_types", "instance_file")
     @classmethod
     def _local_path(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -181,14 +190,20 @@ class Settings(BaseSettings):
 
     @property
     def version_label(self) -> str:
-        """`v1.2.3`, or `dev` where no version is set."""
-        return f"v{self.version}" if self.version else "dev"
+        """`v1.2.3`, `v1.2.3_r2` for a second revision, or `dev` where no version is set."""
+        if self.version is None:
+            return "dev"
+        return f"v{self.version}" + (f"_r{self.revision}" if self.revision > 1 else "")
+
+    @property
+    def environment_root(self) -> str:
+        """Place of this environment's versions and of what is said about them."""
+        return self.vector_output_uri or f"{self.storage_root}/{self.environment}"
 
     @property
     def output_root(self) -> str:
         """Place of this environment's and version's tables and tiles."""
-        root = self.vector_output_uri or f"{self.storage_root}/{self.environment}"
-        return f"{root}/{self.version_label}"
+        return f"{self.environment_root}/{self.version_label}"
 
     @property
     def icechunk_uri(self) -> str:
@@ -218,6 +233,10 @@ class Settings(BaseSettings):
         """Concurrency pool of assets that write this environment's store."""
         return f"writer_{self.environment}"
 
+    def changed(self, **changes: Any) -> Settings:
+        """These settings with some replaced; raises :class:`SettingsError` if one is wrong."""
+        return _validated(lambda: Settings.model_validate({**self.model_dump(), **changes}))
+
     def variables(self) -> dict[str, Any]:
         """The settings as `OCR_…` variables, for printing and for child processes."""
         return {
@@ -244,11 +263,16 @@ def load_settings(env_file: Path | None = None) -> Settings:
             f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(_EXAMPLES))}"
         )
     try:
-        return Settings(_env_file=env_file)  # type: ignore[call-arg]
-    except ValidationError as error:
-        raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
+        return _validated(lambda: Settings(_env_file=env_file))  # type: ignore[call-arg]
     except UnicodeDecodeError as error:
         raise SettingsError(f"env file {str(env_file)!r} is not text: {error}") from None
+
+
+def _validated(make: Callable[[], Settings]) -> Settings:
+    try:
+        return make()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(problem) for problem in error.errors())) from None
 
 
 def _explain(problem: Any) -> str:

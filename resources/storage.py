@@ -164,6 +164,13 @@ class Storage:
             ]
         return sorted(found, key=lambda info: info.key)
 
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders directly in the folder ``prefix``, in order."""
+        prefix = join_key(prefix) if prefix else ""
+        with self._explained("list", prefix):
+            found = obstore.list_with_delimiter(self.object_store, prefix or None)
+            return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
+
     def read_bytes(self, key: str) -> bytes:
         """The content of an object; raises :class:`MissingObjectError` if there is none."""
         return self._read(join_key(key))[0]
