@@ -17,6 +17,7 @@ from resources.settings import Settings, SettingsError, default_data_folder, loa
 ALL = {
     "OCR_ENVIRONMENT": ("staging", "environment", "staging"),
     "OCR_VERSION": ("v1.2.3", "version", "1.2.3"),
+    "OCR_REVISION": ("2", "revision", 2),
     "OCR_STORAGE_ROOT": ("/data/ocr", "storage_root", "/data/ocr"),
     "OCR_ICECHUNK_STORE_URI": ("s3://bucket/risk/", "icechunk_store_uri", "s3://bucket/risk"),
     "OCR_VECTOR_OUTPUT_URI": ("/data/vector", "vector_output_uri", "/data/vector"),
@@ -113,7 +114,7 @@ def test_places_follow_from_the_settings(set_variables: Any) -> None:
 def test_places_a_user_sets_apart(set_variables: Any) -> None:
     set_variables(**{name: value for name, (value, _, _) in ALL.items()})
     settings = load_settings()
-    assert settings.output_root == "/data/vector/v1.2.3"
+    assert settings.output_root == "/data/vector/v1.2.3_r2"
     assert settings.icechunk_uri == "s3://bucket/risk"
     assert settings.icechunk_branch == "try-2"
     assert settings.catalog_uri == "/data/catalog.json"
