@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow.parquet as pq
 from sample_worlds import Outcome, World
 
 from ocr_assets.deployment import Deployment
-from ocr_assets.releases import Publication, Releases, prune
+from ocr_assets.releases import Publication, Releases
 
 Ocr = Callable[..., Outcome]
 REGIONS = ("-r", "y1_x1", "-r", "y1_x2")
@@ -74,12 +75,17 @@ def test_versions_are_published_taken_back_and_pruned(ocr: Ocr, world: World) ->
     planned = ocr("deploy", "prune", "--keep", "1", "--dry-run")
     assert f"qa: v1.0.0 ({len(published)} objects" in planned.out
     assert contents(world, "v1.0.0") == published
+    # As if it had been killed right after the record was removed: the next one completes it.
+    Releases.of(deployment.settings).root.delete("releases/v1.0.0.json")
     assert ocr("deploy", "prune", "--keep", "1", "--yes").status == 0
     assert contents(world, "v1.0.0") == {}
     assert Releases.of(world.deployment().settings).labels() == ["v1.1.0"]
     assert float(deployment.regions.dataset(at="v1.1.0")["rps_2011"].max()) > 0
     # The empty template is older than all that was expired, and a wipe goes back to it.
-    assert ocr("run", "-r", "y1_x1", "--wipe", "--yes").status == 0
+    fresh = world.deployment()
+    fresh.wipe()
+    assert fresh.ledger() == {}
+    assert np.isnan(fresh.regions.dataset()["rps_2011"].values).all()
 
 
 def test_what_is_behind_its_inputs_is_not_published(finished_copy: World) -> None:
@@ -130,15 +136,46 @@ def test_a_failing_check_stops_publishing(ocr: Ocr, world: World) -> None:
     assert not (world.root / "qa" / "latest.json").exists()
 
 
-def test_pruning_is_completed_by_running_it_again(ocr: Ocr, world: World) -> None:
-    for version in ("1.0.0", "1.1.0"):
-        assert ocr("run", "-r", "y1_x1", OCR_VERSION=version).status == 0
-        assert ocr("deploy", "publish", OCR_VERSION=version).status == 0
-    deployment = world.deployment()
-    releases = Releases.of(deployment.settings)
-    # As if it had been killed right after the record was removed.
-    releases.root.delete("releases/v1.0.0.json")
-    assert releases.expendable(1) == ["v1.0.0"]
-    done = prune(deployment, releases.expendable(1))
-    assert (done.labels, done.objects > 0) == (("v1.0.0",), True)
-    assert releases.versions() == ["v1.1.0"]
+def test_a_deployment_by_command(ocr: Ocr, world: World) -> None:
+    """Environment and version are named by options, and publishing is part of the job."""
+    chosen = ("--environment", "staging", "--version", "2.0.0")
+    done = ocr("deploy", "run", *chosen, *REGIONS, "--publish")
+    assert done.status == 0, done.err
+    assert "deployed staging v2.0.0, published v2.0.0" in done.out
+    again = ocr("deploy", "run", *chosen, *REGIONS)
+    assert (again.status, "--force computes it anew" in again.err) == (1, True)
+    anew = ocr("deploy", "run", *chosen, *REGIONS, "--publish", "--force")
+    assert anew.status == 0, anew.err
+    assert "computing v2.0.0_r2, beside what is published" in anew.out
+    assert "published v2.0.0_r2" in anew.out
+
+    shown = {row["environment"]: row for row in json.loads(ocr("deploy", "status", "--json").out)}
+    assert shown["staging"] == {
+        "environment": "staging",
+        "current": "v2.0.0_r2",
+        "published": ["v2.0.0", "v2.0.0_r2"],
+        "runs": [],
+    }
+    assert shown["qa"]["current"] is shown["production"]["current"] is None
+    back = ocr("deploy", "rollback", "2.0.0", "--environment", "staging")
+    assert "staging gives its readers v2.0.0 now, instead of v2.0.0_r2" in back.out
+    table = ocr("deploy", "status").out
+    assert "staging" in table
+    assert "v2.0.0, v2.0.0_r2" in table
+
+
+def test_wrong_deployments_say_what_is_wrong(ocr: Ocr) -> None:
+    for options, message in (
+        (("--environment", "live"), "OCR_ENVIRONMENT='live'"),
+        (("--version", "2.0"), "not a semantic version"),
+        (("--environment", "production"), "OCR_VERSION is required"),
+        ((), "one of the two, not both"),
+        (("-r", "y9_x99"), "y9_x99"),
+        (
+            ("--environment", "production", "--version", "1.0.0", "-r", "y1_x1", "--wipe"),
+            "production is never wiped",
+        ),
+    ):
+        done = ocr("deploy", "run", *options)
+        assert done.status == 1, options
+        assert message in done.err
