@@ -123,6 +123,20 @@ class Releases:
         names = [info.key.rpartition("/")[2] for info in self.root.list(RELEASE_RECORDS)]
         return sorted((name.removesuffix(".json") for name in names), key=release_order)
 
+    def current_settings(self, settings: Settings) -> Settings:
+        """``settings`` with the version that readers are given.
+
+        Raises:
+            DeploymentError: nothing is published.
+        """
+        label = self.current()
+        if label is None:
+            raise DeploymentError(
+                f"{settings.environment} has published nothing yet: `ocr deploy publish` does"
+            )
+        version, _, revision = label.removeprefix("v").partition("_r")
+        return settings.changed(version=version, revision=int(revision or 1))
+
     def find(self, label: str) -> Release | None:
         """The record of a published version, or None."""
         try:

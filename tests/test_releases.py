@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ocr_assets.deployment import DeploymentError
 from ocr_assets.releases import Release, Releases, release_order
+from resources.settings import Settings
 from resources.storage import Storage
 
 ORDERED = (
@@ -74,6 +75,15 @@ def test_publish_and_roll_back(releases: Releases) -> None:
     ):
         releases.point_to("v1.8.0")
     assert releases.current() == "v1.9.0"
+
+
+def test_readers_follow_the_pointer(releases: Releases) -> None:
+    settings = Settings(storage_root="/data", environment="qa")
+    with pytest.raises(DeploymentError, match="qa has published nothing yet"):
+        releases.current_settings(settings)
+    for label in ("v1.0.0", "v1.1.0-rc.1_r3"):
+        releases.add(release(label))
+        assert releases.current_settings(settings).output_root == f"/data/qa/{label}"
 
 
 def test_a_published_version_never_changes(releases: Releases) -> None:

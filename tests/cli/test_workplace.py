@@ -98,6 +98,8 @@ def test_a_map_without_tiles(ocr: Ocr, world: World) -> None:
     done = ocr("map", "--no-open")
     assert done.complaint.startswith(f"there are no vector tiles in {world.root}/qa/dev/pmtiles")
     assert "`ocr run`" in done.complaint
+    published = ocr("map", "--no-open", "--latest")
+    assert published.complaint.startswith("qa has published nothing yet")
 
 
 def test_the_map_is_served_until_interrupted(finished_world: FinishedWorld) -> None:
