@@ -105,9 +105,10 @@ def build(root: Path, region_id: str | None, buildings: int) -> None:
 
 def run_chain(small: Path, full: Path, region_id: str) -> Chain:
     """Run a region through the writer of the graph, after a small one that loads all code."""
+    from ocr_assets import region_writer
     from ocr_assets.regions import process, risk
     from ocr_assets.regions.buildings import BuildingSource
-    from resources.icechunk_store import RegionBatch
+    from resources.icechunk_store import RegionBatch, RegionStore
 
     _write(small, None)
     watch = Stopwatch()
@@ -116,11 +117,12 @@ def run_chain(small: Path, full: Path, region_id: str) -> Chain:
     watch.around(risk, "fill_non_burnable", "spread (convolutions)")
     watch.around(process, "summarise", "summary and picture")
     watch.around(process, "risk_preview", "summary and picture")
-    watch.around(RegionBatch, "add", "write arrays")
+    watch.around(RegionStore, "write_apart", "write arrays")
+    watch.around(RegionBatch, "merge", "write arrays")
     watch.around(RegionBatch, "commit", "commit")
     watch.around(BuildingSource, "read", "read footprints")
     watch.around(process, "sample_buildings", "sample")
-    watch.around(_writer_class(), "_store_buildings", "write GeoParquet")
+    watch.around(region_writer, "_store_buildings", "write GeoParquet")
     deployment, rows, wall = _write(full, region_id, watch)
     return Chain(
         spent=dict(watch.spent),
@@ -136,15 +138,10 @@ def run_chain(small: Path, full: Path, region_id: str) -> Chain:
     )
 
 
-def _writer_class() -> Any:
-    from ocr_assets.region_writer import RegionWriter
-
-    return RegionWriter
-
-
 def _write(root: Path, region_id: str | None, watch: Stopwatch | None = None) -> Any:
     """Compute and commit one region of the world below ``root``."""
     from ocr_assets.deployment import Deployment
+    from ocr_assets.region_writer import RegionWriter
     from resources.settings import Settings
 
     deployment = Deployment(Settings(storage_root=str(root)))
@@ -153,10 +150,9 @@ def _write(root: Path, region_id: str | None, watch: Stopwatch | None = None) ->
     assert all(opened)
     region_id = region_id or deployment.grid.valid[0]
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        writer = _writer_class()(deployment, Path(folder))
-        with (watch or Stopwatch()).step("rest"):
-            assert list(writer.write([region_id])) == [region_id]
+    writer = RegionWriter(deployment)
+    with (watch or Stopwatch()).step("rest"):
+        assert list(writer.write([region_id])) == [region_id]
     assert not writer.failed
     rows = writer.written[region_id].entry["buildings"]["rows"]
     return deployment, rows, time.perf_counter() - started

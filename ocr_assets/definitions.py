@@ -8,31 +8,46 @@ from __future__ import annotations
 
 import dagster as dg
 
+from ocr_assets.dask_jobs import require_sound_dask_jobs, vector_tiles_job
 from ocr_assets.deployment import Deployment
+from ocr_assets.deployment_runs import deploy_job
 from ocr_assets.regions.assets import region_wing
 from ocr_assets.regions.checks import region_checks
 from ocr_assets.volume_library import VolumeLibrary
 from ocr_assets.volumes.assets import volume_wing
 from ocr_assets.volumes.checks import volume_checks
+from resources.cluster import Cluster, cluster_for
 from resources.io_managers import FileIOManager, FolderIOManager, TableIOManager
 from resources.progress import LogProgress, ProgressReporter
 from resources.scratch import scratch
 from resources.settings import load_settings
+from sensors.alerts import alert_sensors
+from sensors.github import github_sensors
 from sensors.sources import input_sensor
 
 
-def build_defs(deployment: Deployment, progress: ProgressReporter | None = None) -> dg.Definitions:
+def build_defs(
+    deployment: Deployment,
+    progress: ProgressReporter | None = None,
+    cluster: Cluster | None = None,
+) -> dg.Definitions:
     """Definitions of every wing for one deployment."""
     volumes = VolumeLibrary(deployment.settings)
-    return dg.Definitions(
+    definitions = dg.Definitions(
         assets=[*region_wing(deployment), *volume_wing(volumes)],
         asset_checks=[*region_checks(), *volume_checks()],
-        sensors=[input_sensor()],
+        jobs=[deploy_job(deployment.settings, build_defs), vector_tiles_job(deployment.settings)],
+        sensors=[
+            input_sensor(),
+            *github_sensors(deployment.settings),
+            *alert_sensors(deployment.settings),
+        ],
         resources={
             "deployment": deployment,
             "volumes": volumes,
             "scratch": scratch,
             "progress": progress or LogProgress(),
+            "cluster": cluster or cluster_for(deployment.settings),
             "files": FileIOManager(deployment.storage, deployment.require_unpublished),
             "tables": TableIOManager(deployment.storage, deployment.require_unpublished),
             "folders": FolderIOManager(deployment.storage, deployment.require_unpublished),
@@ -40,6 +55,7 @@ def build_defs(deployment: Deployment, progress: ProgressReporter | None = None)
         # A process per step would cost more than most steps; a run is one process.
         executor=dg.in_process_executor,
     )
+    return require_sound_dask_jobs(definitions)
 
 
 @dg.definitions

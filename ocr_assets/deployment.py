@@ -6,9 +6,10 @@ wiping. Does not belong here: how artefacts are computed or stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ocr_assets.lineage import code_version, lineage
@@ -69,6 +70,13 @@ class Deployment:
     """Settings made concrete. Nothing is opened before it is used."""
 
     settings: Settings
+
+    def __reduce__(self) -> tuple[Callable[..., Deployment], tuple[Settings, str]]:
+        return _unpickled, (self.settings, self._identity)
+
+    @cached_property
+    def _identity(self) -> str:
+        return secrets.token_hex(8)
 
     @cached_property
     def grid(self) -> RegionGrid:
@@ -253,3 +261,12 @@ class Deployment:
         if self.ledger():
             self.regions.wipe()
         self.storage.delete(info.key for info in self.storage.list())
+
+
+@lru_cache(maxsize=4)
+def _unpickled(settings: Settings, identity: str) -> Deployment:
+    """The copy of a deployment in a worker's process.
+
+    All pieces of a run share one, so that inputs are opened once; the next run gets a fresh one.
+    """
+    return Deployment(settings)

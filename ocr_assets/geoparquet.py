@@ -236,6 +236,39 @@ def write_geoparquet(table: pa.Table, path: Path, lineage: Mapping[str, Any]) ->
         writer.write(table)
 
 
+def merge_geoparquet(parts: Sequence[Path], target: Path, lineage: Mapping[str, Any]) -> int:
+    """Write the rows of local files of one schema into one file, in order; how many there are.
+
+    One row group is in memory at a time.
+    """
+    with open_geoparquet(parts[0]) as first:
+        schema = first.schema_arrow
+    with GeoParquetWriter(target, schema, lineage) as writer:
+        for part in parts:
+            with open_geoparquet(part, schema.names) as file:
+                for batch in file.iter_batches(ROW_GROUP_ROWS):
+                    writer.write(pa.Table.from_batches([batch]))
+    return writer.rows
+
+
+def lineage_of(path: Path) -> dict[str, Any] | None:
+    """The lineage kept in a local file; None if there is no such file, or it is damaged."""
+    try:
+        with open_geoparquet(path) as file:
+            return kept_lineage(file)
+    except GeoParquetError:
+        return None
+
+
+def kept_lineage(file: pq.ParquetFile) -> dict[str, Any] | None:
+    """The lineage kept in an open file; None if it has none that can be read."""
+    try:
+        lineage: dict[str, Any] = json.loads(file.metadata.metadata[b"lineage"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return lineage
+
+
 def _geometry_types(wkb: pa.Array) -> set[str]:
     """Type names in an array of little-endian WKB: byte 1 of each value says the type."""
     wkb = wkb.drop_null()

@@ -1,6 +1,7 @@
 """Partitions of the graph, and the arithmetic that runs need on their keys.
 
-A partition is the unit a person re-runs: a region of the grid, a volume read by a job type.
+A partition is the unit a person re-runs: a region of the grid, a tile in a year, a volume read by
+a job type.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import dagster as dg
 
 from ocr_assets.regions.grid import RegionGrid
+from ocr_assets.tiles import grid as tile_grid
 
 PARTITION = "dagster/partition"
 """Tag of a run that materializes one partition."""
@@ -38,7 +40,30 @@ def reading_partitions(job_types: Iterable[str]) -> dg.MultiPartitionsDefinition
 
 def reading_tags(job_type: str, volume: str) -> dict[str, str]:
     """Tags of a run that reads a volume by a job type."""
-    key = dg.MultiPartitionKey({JOB_TYPE: job_type, VOLUME: volume})
+    return _tags(dg.MultiPartitionKey({JOB_TYPE: job_type, VOLUME: volume}))
+
+
+TILES = dg.DynamicPartitionsDefinition(name="tiles")
+"""One partition for each tile that somebody asked for, like ``1035X727Y``."""
+
+YEARS = dg.StaticPartitionsDefinition([str(year) for year in tile_grid.YEARS])
+"""One partition for each year that can be asked for."""
+
+TILE, YEAR = "tile", "year"
+"""Dimensions of the partitions of tiles, in the order of their keys: ``1035X727Y|2024``."""
+
+
+def tile_year_partitions() -> dg.MultiPartitionsDefinition:
+    """One partition for each tile and year."""
+    return dg.MultiPartitionsDefinition({TILE: TILES, YEAR: YEARS})
+
+
+def tile_year_tags(year: int, tile: tile_grid.Tile) -> dict[str, str]:
+    """Tags of a run that makes a tile of one year."""
+    return _tags(dg.MultiPartitionKey({TILE: tile.key, YEAR: str(year)}))
+
+
+def _tags(key: dg.MultiPartitionKey) -> dict[str, str]:
     dimensions = key.keys_by_dimension.items()
     return {PARTITION: str(key)} | {f"{PARTITION}/{name}": value for name, value in dimensions}
 

@@ -87,9 +87,10 @@ def read_features(
             are not degrees.
     """
     if filesystem is not None or _is_parquet(Path(source)):
-        features = _read_parquet(str(source), columns, bounds, filesystem)
+        features, _ = _read_parquet(str(source), columns, bounds, filesystem)
     else:
-        features = _read_gdal(str(source), columns, layer)
+        features, crs = _read_gdal(str(source), columns, layer)
+        features = Features(features.table, to_longitude_latitude(features.geometry, crs))
     edges = shapely.bounds(features.geometry).reshape(-1, 4)
     with np.errstate(invalid="ignore"):
         far = (np.abs(edges[:, ::2]) > 180.0).any(axis=1) | (np.abs(edges[:, 1::2]) > 90.0).any(
@@ -112,6 +113,35 @@ def read_features(
     return Features(features.table.filter(pa.array(~outside)), features.geometry[~outside])
 
 
+def read_declared(
+    source: str | Path, columns: Collection[str], *, layer: str | None = None
+) -> tuple[Features, pyproj.CRS]:
+    """Read all features in the coordinates of the file, and the system these are in.
+
+    Rings that do not end where they start are closed; a geometry that is malformed is None.
+
+    Args:
+        source, columns, layer: see :func:`read_features`.
+
+    Raises:
+        CRSError: the coordinate reference system is not declared.
+        VectorFileError: the file is missing, truncated or of no known format.
+    """
+    if _is_parquet(Path(source)):
+        return _read_parquet(str(source), columns, None, None, declared=True)
+    return _read_gdal(str(source), columns, layer, declared=True)
+
+
+def to_longitude_latitude(geometry: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.object_]:
+    """The geometries in degrees, longitude first; vertices that cannot be are infinite."""
+    if crs.equals(LONGITUDE_LATITUDE, ignore_axis_order=True):
+        return geometry
+    to_degrees = pyproj.Transformer.from_crs(crs, LONGITUDE_LATITUDE, always_xy=True)
+    return shapely.transform(
+        geometry, lambda xy: np.column_stack(to_degrees.transform(xy[:, 0], xy[:, 1]))
+    )
+
+
 def require_columns(features: Features, source: str | Path, *choices: Collection[str]) -> None:
     """Raise :class:`MissingColumnError` unless one name of each of ``choices`` was found."""
     for names in choices:
@@ -132,11 +162,15 @@ def _read_parquet(
     columns: Collection[str],
     bounds: Bounds | None,
     filesystem: pyarrow.fs.FileSystem | None,
-) -> Features:
+    *,
+    declared: bool = False,
+) -> tuple[Features, pyproj.CRS]:
     try:
         dataset = ds.dataset(source, format="parquet", filesystem=filesystem)
         name, description = geometry_column(dataset.schema.metadata, source)
-        _require_longitude_latitude(description.get("crs", LONGITUDE_LATITUDE), source)
+        crs = _parquet_crs(description.get("crs", LONGITUDE_LATITUDE), source)
+        if not declared:
+            _require_longitude_latitude(crs, source)
         wanted = [c for c in dataset.schema.names if c in columns and c != name]
         table = dataset.to_table(
             columns=[*wanted, name], filter=_covering_filter(dataset, description, bounds)
@@ -145,7 +179,8 @@ def _read_parquet(
         raise VectorFileError(str(error)) from error
     except (OSError, pa.ArrowException) as error:
         raise VectorFileError(f"cannot read {source} as GeoParquet: {error}") from error
-    return Features(table.select(wanted), _geometry(table[name], source))
+    geometry = _geometry(table[name], source, mend=declared)
+    return Features(table.select(wanted), geometry), crs
 
 
 def _covering_filter(
@@ -170,10 +205,16 @@ def _covering_filter(
     return overlap | edge["xmin"].is_null(nan_is_null=True)
 
 
-def _require_longitude_latitude(crs: Any, source: str) -> None:
+def _parquet_crs(crs: Any, source: str) -> pyproj.CRS:
     if crs is None:
         raise CRSError(f"{source} says that its coordinate reference system is unknown")
-    found = pyproj.CRS.from_user_input(crs)
+    try:
+        return pyproj.CRS.from_user_input(crs)
+    except pyproj.exceptions.CRSError as error:
+        raise CRSError(f"{source} has a coordinate reference system that is not one") from error
+
+
+def _require_longitude_latitude(found: pyproj.CRS, source: str) -> None:
     if not found.equals(LONGITUDE_LATITUDE, ignore_axis_order=True):
         raise CRSError(
             f"{source} is in {found.name}; buildings and geographies are read in longitude and "
@@ -181,7 +222,9 @@ def _require_longitude_latitude(crs: Any, source: str) -> None:
         )
 
 
-def _read_gdal(source: str, columns: Collection[str], layer: str | None) -> Features:
+def _read_gdal(
+    source: str, columns: Collection[str], layer: str | None, *, declared: bool = False
+) -> tuple[Features, pyproj.CRS]:
     # The whole layer: a spatial filter of GDAL would hide the features without a geometry.
     try:
         info = pyogrio.read_info(source, layer=layer)
@@ -193,14 +236,8 @@ def _read_gdal(source: str, columns: Collection[str], layer: str | None) -> Feat
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError) as error:
         raise VectorFileError(f"cannot read {source}: {error}") from error
     name = meta["geometry_name"] or "wkb_geometry"
-    geometry = _geometry(table[name], source)
-    crs = _declared_crs(info, source)
-    if not crs.equals(LONGITUDE_LATITUDE, ignore_axis_order=True):
-        to_degrees = pyproj.Transformer.from_crs(crs, LONGITUDE_LATITUDE, always_xy=True)
-        geometry = shapely.transform(
-            geometry, lambda xy: np.column_stack(to_degrees.transform(xy[:, 0], xy[:, 1]))
-        )
-    return Features(table.drop_columns([name]), geometry)
+    geometry = _geometry(table[name], source, mend=declared)
+    return Features(table.drop_columns([name]), geometry), _declared_crs(info, source)
 
 
 def _declared_crs(info: dict[str, Any], source: str) -> pyproj.CRS:
@@ -214,11 +251,11 @@ def _declared_crs(info: dict[str, Any], source: str) -> pyproj.CRS:
     )
 
 
-def _geometry(wkb: pa.ChunkedArray, source: str) -> NDArray[np.object_]:
+def _geometry(wkb: pa.ChunkedArray, source: str, *, mend: bool) -> NDArray[np.object_]:
     if isinstance(wkb.type, pa.ExtensionType):
         wkb = pc.cast(wkb, wkb.type.storage_type)
     try:
-        geometry = shapely.from_wkb(wkb.to_numpy())
+        geometry = shapely.from_wkb(wkb.to_numpy(), on_invalid="fix" if mend else "raise")
     except shapely.errors.ShapelyError as error:
         raise VectorFileError(f"{source} holds a geometry that is not WKB: {error}") from error
     return shapely.force_2d(geometry)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import icechunk
@@ -26,11 +26,11 @@ import zarr.storage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ocr_assets.regions.grid import CONUS, RegionGrid
+from resources.content_hashes import content_sha256
 from resources.geotiff import open_geotiff
 from resources.icechunk_branch import IcechunkBranch
 from resources.keys import StorageError
-from resources.manifest import sha256_file
-from resources.storage import S3Options, Storage
+from resources.storage import ObjectInfo, S3Options, Storage, split_uri
 
 RASTER_FORMATS = ("icechunk", "zarr", "geotiff")
 TABLE_FORMATS = ("geoparquet", "vector")
@@ -121,7 +121,7 @@ class Catalog:
     def read(cls, uri: str, s3: S3Options | None = None) -> Catalog:
         """Read the document at ``uri``; raises :class:`CatalogError` if it is not a catalog."""
         s3 = s3 or S3Options()
-        storage, name = _split(uri, s3)
+        storage, name = split_uri(uri, s3)
         if not storage.exists(name):
             raise CatalogError(
                 f"there is no catalog at {uri}; run `ocr sample` to make one with synthetic data, "
@@ -141,11 +141,16 @@ class Catalog:
     @classmethod
     def find(cls, uri: str, s3: S3Options | None = None) -> Catalog | None:
         """The catalog at ``uri``, or None if there is nothing there."""
-        storage, name = _split(uri, s3 or S3Options())
+        storage, name = split_uri(uri, s3 or S3Options())
         return cls.read(uri, s3) if storage.exists(name) else None
 
     def write(self, uri: str) -> None:
         """Write the document to ``uri``, atomically; it replaces what is there."""
+        storage, name = split_uri(uri, self.s3)
+        storage.write_bytes(name, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The document as it is stored."""
         document = {
             "schema": 1,
             "notice": self.notice,
@@ -157,8 +162,32 @@ class Catalog:
         }
         if self.recipe is not None:
             document["recipe"] = dict(self.recipe)
-        storage, name = _split(uri, self.s3)
-        storage.write_bytes(name, (json.dumps(document, indent=2) + "\n").encode())
+        return (json.dumps(document, indent=2) + "\n").encode()
+
+    @classmethod
+    def register(
+        cls, uri: str, entries: Mapping[str, DatasetEntry], s3: S3Options | None = None
+    ) -> None:
+        """Put entries into the catalog at ``uri``, which is made for CONUS if it is not there.
+
+        Several processes may do so at once; readers see the catalog before or after.
+
+        Raises CatalogError if the catalog was generated: whoever made it would lose the entries.
+        """
+        storage, name = split_uri(uri, s3 or S3Options())
+
+        def change(data: bytes | None) -> bytes:
+            catalog = cls(storage.root, CONUS, {}, s3=s3) if data is None else cls.read(uri, s3)
+            if catalog.recipe is not None:
+                raise CatalogError(
+                    f"the catalog {uri} is that of a generated world; set OCR_CATALOG to another "
+                    "place for real inputs"
+                )
+            return cls(
+                catalog.folder, catalog.grid, {**catalog.datasets, **entries}, catalog.notice, s3=s3
+            ).to_bytes()
+
+        storage.update_bytes(name, change)
 
     def dataset(self, name: str) -> DatasetEntry:
         """The entry of a dataset; raises :class:`MissingDatasetError` if there is none."""
@@ -173,25 +202,27 @@ class Catalog:
     def fingerprint(self, name: str) -> str:
         """An identity of the dataset's content that changes when the content does.
 
-        The snapshot of ``main`` for Icechunk; content hashes for local files (all of a Zarr
-        store's); entity tags on S3. Times of files play no part.
+        For Icechunk what the raster was made from, if all of ``main`` was ingested by us, else the
+        snapshot of ``main``. Content hashes for local files (all of a Zarr store's, all parts of a
+        Shapefile); entity tags on S3. Times of files play no part.
         """
         entry = self.dataset(name)
         if entry.format == "icechunk":
-            return f"icechunk:{self._session(name).snapshot_id}"
+            branch = self._branch(name)
+            snapshot = branch.readonly().snapshot_id
+            head = branch.repository.lookup_snapshot(snapshot)
+            if recipe := head.metadata.get("recipe"):
+                return f"recipe:{recipe}"
+            return f"icechunk:{snapshot}"
         digest = hashlib.sha256()
         storage, key = self._place(name)
-        if entry.format == "zarr":
-            objects = storage.child(key).list()
-            root = storage.child(key)
-        else:
-            found = storage.head(key)
-            objects, root = [found] if found else [], storage
+        root = storage.child(key) if entry.format == "zarr" else storage
+        objects = root.list() if entry.format == "zarr" else _files(storage, key)
         if not objects:
             raise CatalogError(f"dataset {name!r}: there is nothing at {storage.uri(key)}")
         for info in objects:
             if root.is_local:
-                tag = sha256_file(root.local_path(info.key))
+                tag = content_sha256(root.local_path(info.key))
             else:
                 tag = info.etag or f"size {info.size}"
             digest.update(f"{info.key}\0{tag}\n".encode())
@@ -260,26 +291,33 @@ class Catalog:
         uri = self.dataset(name).uri
         if "://" not in uri and not Path(uri).is_absolute():
             uri = f"{self.folder}/{uri}"
-        return _split(uri, self.s3)
+        return split_uri(uri, self.s3)
 
     def _session(self, name: str) -> icechunk.Session:
+        return self._branch(name).readonly()
+
+    def _branch(self, name: str) -> IcechunkBranch:
         storage, key = self._place(name)
+        branch = IcechunkBranch(storage.child(key), "main")
         try:
-            return IcechunkBranch(storage.child(key), "main").readonly()
+            branch.readonly()
         except StorageError as error:
             raise CatalogError(
                 f"dataset {name!r}: there is no Icechunk repository with a branch 'main' at "
                 f"{storage.uri(key)}"
             ) from error
+        return branch
 
 
-def _split(uri: str, s3: S3Options) -> tuple[Storage, str]:
-    """The storage of the folder that holds ``uri``, and the name in it."""
-    if "://" in uri:
-        folder, _, name = uri.rstrip("/").rpartition("/")
-        return Storage(folder, s3), name
-    path = Path(uri).expanduser().absolute()
-    return Storage(str(path.parent), s3), path.name
+_SHAPEFILE_PARTS = (".shp", ".dbf", ".shx", ".prj", ".cpg")
+
+
+def _files(storage: Storage, key: str) -> list[ObjectInfo]:
+    """The files of a dataset that is one file, or a Shapefile with what lies beside it."""
+    path = PurePosixPath(key)
+    parts = _SHAPEFILE_PARTS if path.suffix == ".shp" else (path.suffix,)
+    found = (storage.head(str(path.with_suffix(part))) for part in parts)
+    return [info for info in found if info is not None]
 
 
 def _gdal_path(storage: Storage, key: str) -> tuple[str, dict[str, Any]]:

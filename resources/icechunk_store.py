@@ -181,6 +181,37 @@ class RegionStore:
                 )
         _encode(region_id, region.entry)
 
+    def write_apart(self, region_id: str, region: RegionWrite) -> icechunk.ForkSession:
+        """Write a region, its pixels and ledger entry, into a session that sees itself only.
+
+        The session can be pickled, so that another process than the one that commits may write:
+        :meth:`RegionBatch.merge` takes it in. Until then, nothing of it is visible.
+
+        Raises:
+            InvalidRegionError: the region does not fit; nothing was written.
+            StorageError: the store failed.
+        """
+        self.check(region_id, region)
+        session = self._branch.writable().fork()
+        with self._branch.explained("write"):
+            self._fill(self._arrays(session), region_id, region)
+        return session
+
+    def _arrays(self, session: icechunk.Session) -> dict[str, Any]:
+        root: Any = zarr.open_group(session.store, mode="r+")
+        # Every chunk is written, also an all-NaN one, so that a later commit replaces them all.
+        return {
+            name: root[name].with_config({"write_empty_chunks": True})
+            for name in (*self._layout.variables, "ledger/entry")
+        }
+
+    def _fill(self, arrays: Mapping[str, Any], region_id: str, region: RegionWrite) -> None:
+        layout = self._layout
+        for name in layout.variables:
+            arrays[name][layout.regions[region_id]] = region.arrays[name]
+        entry = _encode(region_id, region.entry)
+        arrays["ledger/entry"][layout.ledger_row[region_id]] = entry
+
     def _require_region(self, region_id: str) -> RegionSlices:
         regions = self._layout.regions
         if region_id not in regions:
@@ -279,7 +310,6 @@ class RegionBatch:
         self._store = store
         self._metadata = dict(metadata)
         self._session: icechunk.Session | None = None
-        self._arrays: dict[str, Any] = {}
         self._broken = False
         self.pending: list[str] = []
         """Ids of the regions added since the last commit."""
@@ -291,28 +321,33 @@ class RegionBatch:
             InvalidRegionError: the region does not fit; the batch stays as it was.
             StorageError: the store failed in the middle; the batch can no longer be committed.
         """
-        store, layout = self._store, self._store._layout
+        store = self._store
         store.check(region_id, region)
-        self._require_whole()
-        if self._session is None:
-            self._open()
+        session = self._open()
         self._broken = True
         with store._branch.explained("write"):
-            for name in layout.variables:
-                self._arrays[name][layout.regions[region_id]] = region.arrays[name]
-            entry = _encode(region_id, region.entry)
-            self._arrays["ledger/entry"][layout.ledger_row[region_id]] = entry
+            store._fill(store._arrays(session), region_id, region)
         self._broken = False
         self.pending.append(region_id)
 
-    def _open(self) -> None:
-        self._session = self._store._branch.writable()
-        root: Any = zarr.open_group(self._session.store, mode="r+")
-        # Every chunk is written, also an all-NaN one, so that a later commit replaces them all.
-        self._arrays = {
-            name: root[name].with_config({"write_empty_chunks": True})
-            for name in (*self._store._layout.variables, "ledger/entry")
-        }
+    def merge(self, region_id: str, written: icechunk.ForkSession) -> None:
+        """Take in a region from :meth:`RegionStore.write_apart`, by whichever process.
+
+        Raises:
+            StorageError: the store failed; the batch can no longer be committed.
+        """
+        session = self._open()
+        self._broken = True
+        with self._store._branch.explained("write"):
+            session.merge(written)
+        self._broken = False
+        self.pending.append(region_id)
+
+    def _open(self) -> icechunk.Session:
+        self._require_whole()
+        if self._session is None:
+            self._session = self._store._branch.writable()
+        return self._session
 
     def commit(self) -> str:
         """Make the added regions visible, all at once; return the snapshot id.

@@ -12,16 +12,23 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from openvino import CompiledModel, Core, InferRequest, Model, PartialShape, save_model
+from openvino import CompiledModel, Core, InferRequest, Model, PartialShape, Type, save_model
+from openvino.frontend import FrontEndManager
 
+from ocr_assets.tiles.frozen_graph import placeholders_with_default
 from ocr_assets.volumes.lstm_graph import GRAPH_VERSION, build_model
 from ocr_assets.volumes.models import LineModel, ModelError, SegmentationModel
 from ocr_assets.volumes.traineddata import Traineddata
+
+# OpenVINO makes its table of number types at first use, and gives Python's lock away meanwhile: two
+# threads that run their first network at once would wait for each other for ever (2026.4).
+Type.f32.to_dtype()
 
 # A batch of three can hardly be mistaken for one of the other axes.
 _PROBE_LINES = 3
@@ -44,7 +51,7 @@ class Inference:
         if streams < 1:
             raise ValueError(f"{streams} streams run nothing; give 1 or more")
         self._cache = cache
-        self._streams = streams
+        self.streams = streams
         self._core = Core()
         cache.mkdir(parents=True, exist_ok=True)
         self._core.set_property({"CACHE_DIR": str(cache / "compiled")})
@@ -57,8 +64,8 @@ class Inference:
         """
         if model.traineddata is not None:
             compiled = self._compile(self._converted(model.traineddata), model.path)
-            return LineNetwork(model, compiled, self._streams)
-        network = self._read(model.path)
+            return LineNetwork(model, compiled, self.streams)
+        network = self.read(model.path)
         contract = model.contract
         port = _only_input(network, contract.input_name, model.path)
         shape: list[int] = [contract.input_height, contract.input_width or -1]
@@ -68,7 +75,7 @@ class Inference:
             shape.insert(0, 1)
         _reshape(network, port, [-1, *shape], model.path)
         _require_output(network, contract.output_name, model.path)
-        return LineNetwork(model, self._compile(network, model.path), self._streams)
+        return LineNetwork(model, self._compile(network, model.path), self.streams)
 
     def mask_network(self, model: SegmentationModel) -> MaskNetwork:
         """Load a segmentation network and check that it keeps the model's contract.
@@ -76,16 +83,34 @@ class Inference:
         Raises:
             ModelError: the file is not a network, or takes or gives something else.
         """
-        network = self._read(model.path)
+        network = self.read(model.path)
         port = _only_input(network, model.input_name, model.path)
         _reshape(network, port, [-1, 3, model.patch_size, model.patch_size], model.path)
         _require_output(network, model.output_name, model.path)
         return MaskNetwork(model, self._compile(network, model.path))
 
-    def _read(self, path: Path) -> Model:
+    def runner(self, network: Model, path: Path) -> Callable[[dict[int, Any]], NDArray[np.float32]]:
+        """Compile a network whose contract was checked; ``path`` names it in errors.
+
+        Returns:
+            A function from arrays by input index to the only output, which threads may share.
+
+        Raises:
+            ModelError: the network cannot be compiled for this CPU.
+        """
+        return _Requests(self._compile(network, path)).run
+
+    def read(self, path: Path) -> Model:
+        """Read an ONNX file, OpenVINO IR or a TensorFlow frozen graph (`*.pb`).
+
+        Raises:
+            ModelError: the file is not a network.
+        """
         try:
+            if path.suffix.lower() == ".pb":
+                return _read_frozen_graph(path)
             return self._core.read_model(path)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ModelError(
                 f"{path} is not a network that OpenVINO reads ({_first_line(error)}); get the "
                 "model again"
@@ -98,8 +123,8 @@ class Inference:
                 "CPU",
                 {
                     "INFERENCE_PRECISION_HINT": "f32",
-                    "INFERENCE_NUM_THREADS": self._streams,
-                    "NUM_STREAMS": self._streams,
+                    "INFERENCE_NUM_THREADS": self.streams,
+                    "NUM_STREAMS": self.streams,
                     "CPU_RUNTIME_CACHE_CAPACITY": _KEPT_SHAPES,
                 },
             )
@@ -122,7 +147,7 @@ class Inference:
                 # The file that is looked for appears last.
                 for name in (f"{stem}.bin", f"{stem}.xml"):
                     os.replace(Path(folder) / name, path.parent / name)
-        return self._read(path)
+        return self.read(path)
 
 
 class LineNetwork:
@@ -221,6 +246,20 @@ class _Requests:
             request = self._local.request = self._compiled.create_infer_request()
         request.infer(inputs, share_inputs=True)
         return np.array(request.get_output_tensor(0).data, np.float32)
+
+
+def _read_frozen_graph(path: Path) -> Model:
+    """A TensorFlow graph with every placeholder as an input.
+
+    ``read_model`` takes a placeholder with a default for a constant, and what follows from its
+    length, such as the number of items in a batch, is then fixed.
+    """
+    names = placeholders_with_default(path.read_bytes())
+    front_end = FrontEndManager().load_by_framework("tf")
+    loaded = front_end.load(str(path))
+    optional = [loaded.get_place_by_tensor_name(f"{name}:0") for name in names]
+    loaded.override_all_inputs([*loaded.get_inputs(), *optional])
+    return front_end.convert(loaded)
 
 
 def _only_input(network: Model, name: str, path: Path) -> Any:

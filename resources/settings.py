@@ -1,8 +1,9 @@
 """Configuration has one door: :class:`Settings`.
 
 Belongs here: every `OCR_…` variable, its default, its validation and its error message.
-Does not belong here: secrets. Credentials of object stores are read by their clients from the
-standard `AWS_…` variables and never pass through this module.
+Does not belong here: credentials of object stores. Their clients read them from the standard
+`AWS_…` variables. Secrets that are settings are masked wherever they are shown, and stay in this
+process when settings are sent to another one.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from resources.engine_settings import ENGINE_EXAMPLES, EngineSettings
+from resources.event_settings import EVENT_EXAMPLES, EventSettings
+from resources.imagery_settings import IMAGERY_EXAMPLES, ImagerySettings
 from resources.storage import S3Options
 
 Environment = Literal["qa", "staging", "production"]
@@ -31,7 +34,7 @@ _SEMANTIC_VERSION = re.compile(
 )
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-_EXAMPLES = ENGINE_EXAMPLES | {
+_EXAMPLES = ENGINE_EXAMPLES | EVENT_EXAMPLES | IMAGERY_EXAMPLES | {
     "OCR_ENVIRONMENT": "OCR_ENVIRONMENT=qa",
     "OCR_VERSION": "OCR_VERSION=1.2.3",
     "OCR_REVISION": "OCR_REVISION=2",
@@ -40,6 +43,8 @@ _EXAMPLES = ENGINE_EXAMPLES | {
     "OCR_VECTOR_OUTPUT_URI": "OCR_VECTOR_OUTPUT_URI=s3://bucket/vector",
     "OCR_BRANCH": "OCR_BRANCH=qa",
     "OCR_CATALOG": "OCR_CATALOG=/data/ocr/input/catalog.json",
+    "OCR_SOURCES": "OCR_SOURCES=/data/ocr/sources.json",
+    "OCR_DOWNLOADS_ROOT": "OCR_DOWNLOADS_ROOT=/data/ocr/downloads",
     "OCR_METHOD": "OCR_METHOD=corrected",
     "OCR_VOLUMES_SOURCE": "OCR_VOLUMES_SOURCE=/data/scans or OCR_VOLUMES_SOURCE=s3://archive.tbrc.org",
     "OCR_MODELS_ROOT": "OCR_MODELS_ROOT=/data/ocr/models",
@@ -50,6 +55,8 @@ _EXAMPLES = ENGINE_EXAMPLES | {
     "OCR_S3_REGION": "OCR_S3_REGION=us-west-2",
     "OCR_S3_ANONYMOUS": "OCR_S3_ANONYMOUS=false",
 }
+
+_SECRETS = ("OCR_GITHUB_TOKEN", "OCR_ALERT_WEBHOOK_URL", "OCR_SAS_SUBSCRIPTION_KEY")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """The folder that holds the packages: a checkout, or site-packages of an installation."""
@@ -66,7 +73,7 @@ def default_data_folder() -> Path:
     return user_data_path("ocr-assets", appauthor=False)
 
 
-class Settings(EngineSettings):
+class Settings(EngineSettings, EventSettings, ImagerySettings):
     """Everything a user may set, read from `OCR_…` variables and an optional env file."""
 
     model_config = SettingsConfigDict(
@@ -99,6 +106,16 @@ class Settings(EngineSettings):
     )
     catalog: str | None = Field(
         None, description="Catalog of inputs; input/catalog.json under the storage root if not set."
+    )
+    sources: Path | None = Field(
+        None,
+        description="File (.json) that names mirrors, releases or hashes of published inputs.",
+    )
+    downloads_root: Path | None = Field(
+        None,
+        description=(
+            "Local folder of downloaded inputs; input/downloads under the storage root if not set."
+        ),
     )
     method: Method = Field(
         "corrected",
@@ -152,7 +169,7 @@ class Settings(EngineSettings):
             return value.rstrip("/")
         return str(Path(value).expanduser().absolute())
 
-    @field_validator("models_root", "job_types", "instance_file")
+    @field_validator("models_root", "job_types", "sources", "downloads_root", "instance_file")
     @classmethod
     def _local_path(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -224,6 +241,14 @@ class Settings(EngineSettings):
         return self.catalog or f"{self.storage_root}/input/catalog.json"
 
     @property
+    def downloads_folder(self) -> Path:
+        """Local folder where downloaded inputs are kept until they are processed, and after."""
+        if self.downloads_root is not None:
+            return self.downloads_root
+        root = self.storage_root if "://" not in self.storage_root else str(default_data_folder())
+        return Path(root) / "input" / "downloads"
+
+    @property
     def volumes_uri(self) -> str:
         """Where volumes of scans come from."""
         return self.volumes_source or f"{self.storage_root}/input/volumes"
@@ -233,14 +258,40 @@ class Settings(EngineSettings):
         """Concurrency pool of assets that write this environment's store."""
         return f"writer_{self.environment}"
 
+    @property
+    def deployment_pool(self) -> str:
+        """Concurrency pool that lets one deployment at a time change this environment."""
+        return f"deployment_{self.environment}"
+
     def changed(self, **changes: Any) -> Settings:
         """These settings with some replaced; raises :class:`SettingsError` if one is wrong."""
         return _validated(lambda: Settings.model_validate({**self.model_dump(), **changes}))
 
     def variables(self) -> dict[str, Any]:
-        """The settings as `OCR_…` variables, for printing and for child processes."""
+        """The settings as `OCR_…` variables, for printing: secrets are masked."""
+        values = self.model_dump(mode="json")
         return {
-            f"OCR_{name.upper()}": value for name, value in self.model_dump(mode="json").items()
+            f"OCR_{name.upper()}": ",".join(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+
+    def exported(self) -> dict[str, str]:
+        """The settings as `OCR_…` variables, for child processes: with their secrets."""
+        values = {name: value for name, value in self.variables().items() if value is not None}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                values[f"OCR_{name.upper()}"] = value.get_secret_value()
+        return {name: str(value) for name, value in values.items()}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What is sent to workers; they get no secrets."""
+        state = super().__getstate__()
+        values = state["__dict__"].items()
+        return state | {
+            "__dict__": {
+                name: None if isinstance(value, SecretStr) else value for name, value in values
+            }
         }
 
 
@@ -283,4 +334,6 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":  # only a line of the env file
         return f"unknown setting {field.upper()}; known: {', '.join(sorted(_EXAMPLES))}"
     name = f"OCR_{field.upper()}"
+    if name in _SECRETS:
+        return f"{name}: {message}; for example {_EXAMPLES[name]}"
     return f"{name}={problem['input']!r}: {message}; for example {_EXAMPLES[name]}"

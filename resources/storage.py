@@ -43,6 +43,8 @@ from resources.manifest import MANIFEST_NAME, Manifest, describe_file
 
 _BLOCK = 8 * 1024 * 1024
 _UPLOADS_AT_ONCE = 8
+_UPDATE_TRIES = 20
+_LOST_RACES = (ObjectExistsError, exceptions.PreconditionError)
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _S3_ROOT = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
 
@@ -205,6 +207,34 @@ class Storage:
                 mode: Any = "create" if if_absent else "overwrite"
                 obstore.put(self.object_store, key, data, mode=mode, use_multipart=False)
 
+    def update_bytes(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace an object by what ``change`` makes of its content (None if there is none).
+
+        Nobody's update is lost: on S3 ``change`` is called again if another writer was faster.
+
+        Raises:
+            StorageError: other writers were faster again and again, or the store failed.
+        """
+        key = join_key(key)
+        with self._updating(key):
+            for attempt in range(_UPDATE_TRIES):
+                try:
+                    data, etag = self._read(key)
+                except MissingObjectError:
+                    data, etag = None, None
+                try:
+                    self._switch(key, change(data), etag)
+                    return
+                except StorageError as error:
+                    lost = isinstance(error.__cause__, _LOST_RACES)
+                    if not lost or attempt == _UPDATE_TRIES - 1:
+                        raise
+
+    def _updating(self, key: str) -> AbstractContextManager[None]:
+        if not self.is_local:
+            return nullcontext()
+        return file_lock(Path(self.root, f"{key}#0"))
+
     def put_file(self, key: str, path: Path) -> None:
         """Store the file at ``path`` under ``key``, atomically; to S3 a large file goes in parts.
 
@@ -312,7 +342,7 @@ class Storage:
             json.loads(json.dumps(dict(metadata))),
         )
         manifest_key = f"{prefix}/{MANIFEST_NAME}"
-        with self._publishing(prefix):
+        with self._updating(manifest_key):
             previous, etag = self._manifest(prefix)
             before = {info.key: info.size for info in self.list(prefix)}
             published = {file.key for file in previous.files} if previous else set()
@@ -334,11 +364,6 @@ class Storage:
                 )
         return manifest
 
-    def _publishing(self, prefix: str) -> AbstractContextManager[None]:
-        if not self.is_local:
-            return nullcontext()
-        return file_lock(Path(self.root, prefix, f"{MANIFEST_NAME}#0"))
-
     def _switch(self, key: str, data: bytes, etag: str | None) -> None:
         if self.is_local:
             self.write_bytes(key, data)
@@ -347,7 +372,7 @@ class Storage:
             with self._explained("write", key):
                 mode: Any = "create" if etag is None else {"e_tag": etag}
                 obstore.put(self.object_store, key, data, mode=mode, use_multipart=False)
-        except (ObjectExistsError, exceptions.PreconditionError) as error:
+        except _LOST_RACES as error:
             raise StorageError(
                 f"{self.uri(key)} was replaced by another writer meanwhile; its state is whole. "
                 "Run one publication of an artefact at a time, then publish again"
@@ -408,6 +433,15 @@ class Storage:
                 f"cannot {action} {place}: {_first_line(error)}; check the endpoint, the bucket "
                 "and the AWS_* credentials"
             ) from error
+
+
+def split_uri(uri: str, s3: S3Options) -> tuple[Storage, str]:
+    """The storage of the folder that holds ``uri``, and the name in it."""
+    if "://" in uri:
+        folder, _, name = uri.rstrip("/").rpartition("/")
+        return Storage(folder, s3), name
+    path = Path(uri).expanduser().absolute()
+    return Storage(str(path.parent), s3), path.name
 
 
 def _first_line(error: BaseException) -> str:

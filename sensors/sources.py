@@ -5,7 +5,7 @@ import json
 import dagster as dg
 
 from ocr_assets.deployment import Deployment
-from ocr_assets.regions.assets import input_key
+from ocr_assets.regions.input_assets import input_key
 from resources.catalog import CatalogError
 from resources.keys import StorageError
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+import ocr_assets  # noqa: F401 - keeps OpenVINO from reporting its use, before tests import it
 from resources.locks import file_lock
 from resources.storage import S3Options, Storage
 

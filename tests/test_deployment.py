@@ -23,10 +23,10 @@ from resources.catalog import CatalogError
 from resources.settings import Settings
 
 
-def write(deployment: Deployment, folder: Path, *region_ids: str) -> None:
+def write(deployment: Deployment, *region_ids: str) -> None:
     """Compute regions into the deployment's store."""
     deployment.regions.initialize(deployment.template)
-    writer = RegionWriter(deployment, folder)
+    writer = RegionWriter(deployment)
     assert list(writer.write(region_ids)) == list(region_ids)
     assert not writer.failed
 
@@ -71,10 +71,10 @@ def test_the_store_has_the_form_of_the_grid(world: World) -> None:
 
 
 def test_a_region_is_current_until_something_changes(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment = world.deployment()
-    write(deployment, tmp_path, "y0_x0")
+    write(deployment, "y0_x0")
     assert states(deployment) == {"y0_x0": ("done", "")}
     assert states(deployment, "y0_x0", "y0_x1") == {
         "y0_x0": ("done", ""),
@@ -94,23 +94,23 @@ def test_a_region_is_current_until_something_changes(
     assert states(world.deployment()) == {"y0_x0": ("stale", "changed: code")}
 
 
-def test_another_input_makes_regions_stale(world: World, tmp_path: Path) -> None:
-    write(world.deployment(), tmp_path, "y0_x0")
+def test_another_input_makes_regions_stale(world: World) -> None:
+    write(world.deployment(), "y0_x0")
     world.doctor_region(inputs.CONDITIONAL_RISK, "CRPS", "y2_x1", 7.0)
     stale = ("stale", f"changed: input {inputs.CONDITIONAL_RISK}")
     assert states(world.deployment()) == {"y0_x0": stale}
 
 
-def test_geographies_do_not_make_regions_stale(world: World, tmp_path: Path) -> None:
+def test_geographies_do_not_make_regions_stale(world: World) -> None:
     """Footprints that carry codes are not joined to outlines, so these do not matter."""
-    write(world.deployment(), tmp_path, "y0_x0")
+    write(world.deployment(), "y0_x0")
     world.doctor_table(inputs.GEOGRAPHIES["tract"], lambda table: table.slice(1))
     assert states(world.deployment()) == {"y0_x0": ("done", "")}
 
 
-def test_the_ledger_of_a_version_holds_its_own_regions(world: World, tmp_path: Path) -> None:
-    write(world.deployment(version="1.0.0"), tmp_path, "y0_x1", "y0_x0")
-    write(world.deployment(version="1.1.0"), tmp_path, "y0_x1")
+def test_the_ledger_of_a_version_holds_its_own_regions(world: World) -> None:
+    write(world.deployment(version="1.0.0"), "y0_x1", "y0_x0")
+    write(world.deployment(version="1.1.0"), "y0_x1")
     assert list(world.deployment(version="1.0.0").current_ledger()) == ["y0_x0"]
     assert list(world.deployment(version="1.1.0").current_ledger()) == ["y0_x1"]
     assert list(world.deployment().current_ledger()) == []
@@ -172,22 +172,22 @@ def test_a_level_without_outlines_is_an_empty_table(world: World) -> None:
 
 
 @pytest.mark.parametrize("what", ["describe_wipe", "wipe"])
-def test_production_is_never_wiped(world: World, tmp_path: Path, what: str) -> None:
+def test_production_is_never_wiped(world: World, what: str) -> None:
     deployment = world.deployment(environment="production", version="1.0.0")
-    write(deployment, tmp_path, "y0_x0")
+    write(deployment, "y0_x0")
     with pytest.raises(DeploymentError, match="production is never wiped"):
         getattr(deployment, what)()
     assert set(deployment.ledger()) == {"y0_x0"}
     assert deployment.storage.list()
 
 
-def test_wiping_forgets_regions_and_this_versions_files_only(world: World, tmp_path: Path) -> None:
+def test_wiping_forgets_regions_and_this_versions_files_only(world: World) -> None:
     released = world.deployment(version="1.0.0")
-    write(released, tmp_path, "y0_x0")
+    write(released, "y0_x0")
     staging = world.deployment(environment="staging", version="1.0.0")
-    write(staging, tmp_path, "y0_x0")
+    write(staging, "y0_x0")
     deployment = world.deployment(version="1.1.0")
-    write(deployment, tmp_path, "y0_x1")
+    write(deployment, "y0_x1")
     lines = deployment.describe_wipe()
     assert lines[0] == f"2 regions on branch qa of {world.root}/qa/icechunk/region-risk"
     assert lines[1].startswith("1 objects, ")
@@ -202,7 +202,7 @@ def test_wiping_forgets_regions_and_this_versions_files_only(world: World, tmp_p
     assert staging.storage.list()
     assert world.deployment().catalog.datasets, "inputs stay"
     deployment.wipe()
-    write(deployment, tmp_path, "y0_x1")
+    write(deployment, "y0_x1")
     assert states(deployment) == {"y0_x1": ("done", "")}
 
 

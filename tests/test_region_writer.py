@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ BP_30M = inputs.BURN_PROBABILITY_30M[2011]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Scratch space of a writer."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where files in the making are."""
     made = tmp_path / "scratch"
     made.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(made))
     return made
 
 
@@ -35,7 +37,7 @@ def initialised(deployment: Deployment) -> Deployment:
 
 
 def write(deployment: Deployment, folder: Path, *ids: str, recompute: bool = False) -> RegionWriter:
-    writer = RegionWriter(initialised(deployment), folder)
+    writer = RegionWriter(initialised(deployment))
     assert list(writer.write(ids, recompute=recompute)) == list(ids)
     assert not list(folder.iterdir()), "scratch space was not freed"
     return writer
@@ -164,7 +166,7 @@ def test_stopping_between_table_and_commit_leaves_the_region_undone(
     world: World, folder: Path
 ) -> None:
     deployment = initialised(world.deployment())
-    running: Any = RegionWriter(deployment, folder).write(["y0_x0", "y0_x1"])
+    running: Any = RegionWriter(deployment).write(["y0_x0", "y0_x1"])
     assert next(running) == "y0_x0"
     running.close()
     assert len(tables(deployment, "y0_x0")) == 1, "the table is stored before the commit"
@@ -181,7 +183,7 @@ def test_a_store_that_fails_keeps_what_was_committed(
 ) -> None:
     monkeypatch.setattr(region_writer, "SECONDS_BETWEEN_COMMITS", 0.0)
     deployment = initialised(world.deployment())
-    writer = RegionWriter(deployment, folder)
+    writer = RegionWriter(deployment)
     running: Iterator[str] = writer.write(["y0_x0", "y0_x1", "y0_x2"])
     assert next(running) == "y0_x0"
     # A file where the folder of a table should be: the second region cannot be stored.
@@ -194,7 +196,7 @@ def test_a_store_that_fails_keeps_what_was_committed(
 
 def test_a_wipe_meanwhile_fails_what_was_not_committed(world: World, folder: Path) -> None:
     deployment = initialised(world.deployment())
-    writer = RegionWriter(deployment, folder)
+    writer = RegionWriter(deployment)
     running = writer.write(["y0_x0", "y0_x1"])
     next(running)
     other = world.deployment()
@@ -209,10 +211,10 @@ def test_a_wipe_meanwhile_fails_what_was_not_committed(world: World, folder: Pat
 
 def test_two_writers_of_different_regions_both_land(world: World, folder: Path) -> None:
     one, other = initialised(world.deployment()), world.deployment()
-    first = RegionWriter(one, folder)
+    first = RegionWriter(one)
     running = first.write(["y0_x0", "y0_x1"])
     next(running)
-    write_other = RegionWriter(other, folder)
+    write_other = RegionWriter(other)
     list(write_other.write(["y1_x0", "y1_x1"]))
     list(running)
     assert set(one.ledger()) == {"y0_x0", "y0_x1", "y1_x0", "y1_x1"}
@@ -221,6 +223,6 @@ def test_two_writers_of_different_regions_both_land(world: World, folder: Path) 
 
 
 def test_without_a_store_the_mend_is_named(world: World, folder: Path) -> None:
-    writer = RegionWriter(world.deployment(), folder)
+    writer = RegionWriter(world.deployment())
     with pytest.raises(NotInitializedError, match="initialise it from a template first"):
         list(writer.write(["y0_x0"]))

@@ -14,9 +14,9 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from ocr_assets.cli.launch import user_error
 from ocr_assets.definitions import build_defs
 from ocr_assets.deployment import Deployment
+from ocr_assets.launch import user_error
 from ocr_assets.partitions import PARTITION, VOLUMES, reading_tags
 from ocr_assets.sample.volume import SampleVolumeError, build_sample_volume
 from ocr_assets.volume_library import VolumeLibrary

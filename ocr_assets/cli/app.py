@@ -25,10 +25,12 @@ app = typer.Typer(
 regions_app = typer.Typer(
     help="Look at the regions of the climate-risk wing.", no_args_is_help=True
 )
+tiles_app = typer.Typer(help="Ask for tiles of tree cover.", no_args_is_help=True)
 volumes_app = typer.Typer(help="Read scanned volumes and look at their text.", no_args_is_help=True)
 jobs_app = typer.Typer(help="Jobs: many volumes, read by one job type.", no_args_is_help=True)
 models_app = typer.Typer(help="Recognition models on this machine.", no_args_is_help=True)
 app.add_typer(regions_app, name="regions")
+app.add_typer(tiles_app, name="tiles")
 app.add_typer(volumes_app, name="volumes")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(models_app, name="models")
@@ -47,9 +49,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Print the detailed log.")]
 
 
 class Platform(StrEnum):
-    """Where runs execute."""
+    """Where the work of a run is computed."""
 
     local = "local"
+    dask = "dask"
+    coiled = "coiled"
 
 
 class RiskType(StrEnum):
@@ -59,27 +63,31 @@ class RiskType(StrEnum):
 
 
 PlatformOption = Annotated[
-    Platform, typer.Option("--platform", "-p", help="Where the run executes.")
+    Platform | None,
+    typer.Option("--platform", "-p", help="Where the work is computed; OCR_PLATFORM if not given."),
 ]
 RiskTypeOption = Annotated[
     RiskType, typer.Option("--risk-type", "-t", help="Which hazard is computed.")
 ]
 
 
-def settings_from(env_file: Path | None, *, debug: bool = False) -> Settings:
+def settings_from(
+    env_file: Path | None, *, debug: bool = False, platform: Platform | None = None
+) -> Settings:
     """The settings of this command, also exported for the processes it starts."""
     settings = load_settings(env_file)
     if debug and not settings.debug:
         settings = settings.model_copy(update={"debug": True})
-    for name, value in settings.variables().items():
-        if value is not None:
-            os.environ[name] = str(value)
+    if platform is not None:
+        settings = settings.model_copy(update={"platform": platform.value})
+    os.environ.update(settings.exported())
     return settings
 
 
 def explain(error: Exception) -> str | None:
     """One line for a failure that a user can mend; None for a defect, which keeps its traceback."""
     from ocr_assets.deployment import DeploymentError
+    from resources.cluster import ClusterError
     from resources.downloads import DownloadError
     from resources.keys import StorageError
     from resources.locks import LockTimeoutError
@@ -87,6 +95,7 @@ def explain(error: Exception) -> str | None:
 
     # Every error of a user's input is a ValueError whose message says what is wrong and the mend.
     known = (
+        ClusterError,
         DamagedModelError,
         DeploymentError,
         DownloadError,
@@ -113,7 +122,10 @@ from ocr_assets.cli import (  # noqa: E402,F401 - they add their commands to app
     deploy,
     models,
     regions,
+    status,
+    tiles,
     volume_jobs,
     volumes,
+    worker,
     workplace,
 )

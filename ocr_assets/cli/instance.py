@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import socket
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
-import psutil
 import yaml
-from dagster._core.storage.runs import SqliteRunStorage
 
 from ocr_assets.deployment import DeploymentError
+from resources.atomic import write_atomic
 from resources.locks import file_lock
-from resources.settings import REPOSITORY, default_data_folder
-
-PROCESS_TAG = "ocr/process"
-"""Tag of runs that an `ocr` command executes itself: host, process id and when it started."""
-
-CLOCK_MARGIN = 5.0
-"""Seconds by which two statements of one process's start may differ, since clocks are adjusted."""
+from resources.settings import REPOSITORY, default_data_folder, load_settings
 
 
 class InstanceError(DeploymentError):
@@ -49,13 +42,13 @@ def prepare_home() -> Path:
     try:
         home.mkdir(parents=True, exist_ok=True)
         with file_lock(home / ".initialising"):
-            if not (home / "dagster.yaml").exists():
-                shutil.copyfile(instance_file("dagster.yaml"), home / "dagster.yaml")
+            _place_instance_file(home / "dagster.yaml")
             with dg.DagsterInstance.get():
                 pass
-    except (OSError, dg.DagsterError, yaml.YAMLError) as error:
-        # Dagster goes on with everything that it would accept.
-        reason, _, _ = str(error).partition(" Expected:")
+    except Exception as error:
+        reason = _instance_problem(error)
+        if reason is None:
+            raise
         raise InstanceError(
             f"there is no usable Dagster instance in {home}: {reason}; mend it, or set "
             "DAGSTER_HOME to another folder"
@@ -63,67 +56,26 @@ def prepare_home() -> Path:
     return home
 
 
-def process_tag() -> dict[str, str]:
-    """Tag that names this process, so that a later one can tell whether it still lives."""
-    started = psutil.Process().create_time()
-    return {PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}:{started:.2f}"}
-
-
-def close_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs whose process on this host was killed as failed and free their pool slots.
-
-    After a kill or a power cut such runs would hold the writers' pool and the queue for ever; as
-    failed ones they are retried by the daemon, if it had launched them.
-    """
-    unfinished = [
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-        dg.DagsterRunStatus.CANCELING,
-    ]
-    abandoned = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
-        owner = run.tags.get(PROCESS_TAG)
-        if _lives(owner) if owner else _worker_lives(instance, run.run_id):
-            continue
-        instance.report_run_failed(run, "the process that executed this run was killed")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-        abandoned.append(run.run_id)
-    return abandoned
-
-
-def _lives(owner: str) -> bool:
-    host, pid, started = owner.rsplit(":", 2)
-    if host != socket.gethostname():
-        return True
-    created = _created(int(pid))
-    return created is not None and abs(created - float(started)) < CLOCK_MARGIN
-
-
-def _worker_lives(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether the process that a daemon launched for a run may live; True if that is unknown.
-
-    Its events tell its number but not its host, which is this one only if the instance is embedded.
-    """
-    if not isinstance(instance.run_storage, SqliteRunStorage):
-        return True
-    for entry in reversed(instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)):
-        if entry.dagster_event and (
-            pid := entry.dagster_event.engine_event_data.metadata.get("pid")
-        ):
-            created = _created(int(str(pid.value)))
-            # A process that is younger than its event got the number of one that has ended.
-            return created is not None and created < entry.timestamp + CLOCK_MARGIN
-    return True
-
-
-def _created(pid: int) -> float | None:
-    """When a living process was started, in seconds since 1970; None if there is none."""
-    try:
-        process = psutil.Process(pid)
-        # A killed process whose parent does not collect it keeps its number.
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
+def _instance_problem(error: Exception) -> str | None:
+    """Why an instance cannot be opened, in short; None for a defect."""
+    if type(error).__module__.startswith("dagster_postgres"):
+        return f"its Postgres does not answer: {error.__cause__ or error}".splitlines()[0]
+    if not isinstance(error, OSError | dg.DagsterError | yaml.YAMLError):
         return None
+    if missing := re.search(r'environment variable "(\w+)" which is not set', str(error)):
+        return f"its file reads {missing[1]}, which is not set"
+    # Dagster goes on with everything that it would accept.
+    return str(error).partition(" Expected:")[0]
+
+
+def _place_instance_file(place: Path) -> None:
+    """Give the home its instance file: the chosen one always, else ours if there is none."""
+    chosen = load_settings().instance_file
+    if chosen is None:
+        if not place.exists():
+            shutil.copyfile(instance_file("dagster.yaml"), place)
+    elif not place.exists() or place.read_bytes() != chosen.read_bytes():
+        write_atomic(place, lambda file: file.write(chosen.read_bytes()), if_absent=False)
 
 
 def failed_partitions(asset: str, partitions: Sequence[str]) -> list[str]:

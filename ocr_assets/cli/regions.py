@@ -14,7 +14,6 @@ import typer
 from ocr_assets.cli.app import (
     Debug,
     EnvFile,
-    Platform,
     PlatformOption,
     RiskType,
     RiskTypeOption,
@@ -26,22 +25,20 @@ from ocr_assets.cli.app import (
     settings_from,
 )
 from ocr_assets.deployment import Deployment, DeploymentError
+from ocr_assets.deployment_stages import (
+    BUILDING_TILES,
+    BUILDINGS,
+    CENTROID_TILES,
+    PYRAMID,
+    REGIONAL_TILES,
+    STATISTICS,
+    TEMPLATE,
+)
 from resources.progress import ConsoleProgress
 from resources.settings import Settings
 
 if TYPE_CHECKING:
     from ocr_assets.cli.launch import Launcher
-
-TEMPLATE = ("region template", "region_template")
-BUILDINGS = ("buildings", "buildings")
-STATISTICS = (
-    "statistics",
-    *(f"risk_statistics/{level}" for level in ("block", "tract", "county", "state", "nation")),
-)
-REGIONAL_TILES = ("regional tiles", "regional_pmtiles")
-BUILDING_TILES = ("building tiles", "building_pmtiles")
-CENTROID_TILES = ("centroid tiles", "building_centroid_pmtiles")
-PYRAMID = ("pyramid", "pyramid")
 
 
 class RegionState(StrEnum):
@@ -71,7 +68,7 @@ def run(
     all_region_ids: Annotated[
         bool, typer.Option("--all-region-ids", help="Compute every valid region of the grid.")
     ] = False,
-    platform: PlatformOption = Platform.local,
+    platform: PlatformOption = None,
     risk_type: RiskTypeOption = RiskType.fire,
     summary_stats: Annotated[
         bool,
@@ -98,7 +95,7 @@ def run(
     """Compute regions, then everything that is made from them."""
     if bool(region_id) == all_region_ids:
         raise typer.BadParameter("give --region-id (repeatable) or --all-region-ids, not both")
-    settings = settings_from(env_file, debug=debug)
+    settings = settings_from(env_file, debug=debug, platform=platform)
     deployment = Deployment(settings)
     chosen = list(deployment.grid.valid) if all_region_ids else list(dict.fromkeys(region_id or []))
     for id_ in chosen:
@@ -106,18 +103,18 @@ def run(
     deployment.catalog  # noqa: B018 - no catalog: say so before anything else
     if wipe:
         _wipe(deployment, yes=yes)
+    from ocr_assets.deployment_runs import materialize_deployment
+
     launcher = _launcher(settings, deployment)
     try:
-        launcher.materialize(*TEMPLATE)
-        launcher.materialize_regions(chosen, retries=process_retries, recompute=recompute)
-        if create_pyramid:
-            launcher.materialize(*PYRAMID)
-        launcher.materialize(*BUILDINGS)
-        if summary_stats:
-            launcher.materialize(*STATISTICS)
-            launcher.materialize(*REGIONAL_TILES)
-        launcher.materialize(*BUILDING_TILES)
-        launcher.materialize(*CENTROID_TILES)
+        materialize_deployment(
+            launcher,
+            chosen,
+            statistics=summary_stats,
+            pyramid=create_pyramid,
+            retries=process_retries,
+            recompute=recompute,
+        )
     finally:
         print_materialized(launcher)
 
@@ -125,7 +122,7 @@ def run(
 @app.command("process-region")
 def process_region(
     region_id: Annotated[str, typer.Argument(help="Region to compute, like y9_x16.")],
-    platform: PlatformOption = Platform.local,
+    platform: PlatformOption = None,
     risk_type: RiskTypeOption = RiskType.fire,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute the region also if it is done.")
@@ -134,7 +131,7 @@ def process_region(
     env_file: EnvFile = None,
 ) -> None:
     """Compute one region: its raster and its buildings."""
-    settings = settings_from(env_file, debug=debug)
+    settings = settings_from(env_file, debug=debug, platform=platform)
     deployment = Deployment(settings)
     deployment.grid.require_valid(region_id)
     deployment.catalog  # noqa: B018 - no catalog: say so before anything else
@@ -150,9 +147,9 @@ def _stage(names: tuple[str, ...], summary: str, label: str, *assets: str) -> No
     """Add one command, under each of ``names``, that materializes ``assets``."""
 
     def command(
-        platform: PlatformOption = Platform.local, debug: Debug = False, env_file: EnvFile = None
+        platform: PlatformOption = None, debug: Debug = False, env_file: EnvFile = None
     ) -> None:
-        settings = settings_from(env_file, debug=debug)
+        settings = settings_from(env_file, debug=debug, platform=platform)
         launcher = _launcher(settings, Deployment(settings))
         try:
             launcher.materialize(label, *assets)

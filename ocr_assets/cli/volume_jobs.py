@@ -358,8 +358,9 @@ def _cell(value: object) -> str:
 def _report(library: VolumeLibrary, job: Job) -> JobReport:
     import dagster as dg
 
-    from ocr_assets.cli.instance import close_abandoned_runs, prepare_home
+    from ocr_assets.cli.instance import prepare_home
     from ocr_assets.cli.volume_runs import job_attempts, job_tasks
+    from ocr_assets.run_processes import close_abandoned_runs
     from ocr_assets.volume_jobs import is_canceled, list_jobs
 
     prepare_home()

@@ -7,7 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from ocr_assets.cli.launch import Failure, Launcher, error_text, user_error
+from ocr_assets.cli.launch import Launcher
+from ocr_assets.launch import Failure, error_text, user_error
 from ocr_assets.partitions import PARTITION, VOLUMES, reading_tags
 from ocr_assets.volume_jobs import is_canceled
 from ocr_assets.volume_library import VolumeLibrary
@@ -63,7 +64,7 @@ class VolumeLauncher(Launcher):
         stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, str]:
         """Read volumes; why some failed, by volume. ``stop`` is asked before each."""
-        add_volumes(self._instance, volumes)
+        add_volumes(self.instance, volumes)
         failed: dict[str, str] = {}
         for volume in volumes:
             if stop():

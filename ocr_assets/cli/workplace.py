@@ -132,13 +132,20 @@ def map_(
     open_browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = True,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="Show the published version that readers are given.")
+    ] = False,
     env_file: EnvFile = None,
 ) -> None:
     """Show the vector tiles on a map, served on 127.0.0.1 until interrupted."""
     from ocr_assets.deployment import Deployment, DeploymentError
     from ocr_assets.map_page.server import ARCHIVE_NAMES, MapServer, PageSettings, StoredArchive
+    from ocr_assets.releases import Releases
 
-    deployment = Deployment(settings_from(env_file))
+    settings = settings_from(env_file)
+    deployment = Deployment(
+        Releases.of(settings).current_settings(settings) if latest else settings
+    )
     keys = {name: f"pmtiles/{name}.pmtiles" for name in ARCHIVE_NAMES}
     archives = {
         name: StoredArchive(deployment.storage, key)
@@ -172,7 +179,8 @@ def dev(
     """Open the Dagster UI on 127.0.0.1, with daemon and sensors."""
     import dagster as dg
 
-    from ocr_assets.cli.instance import close_abandoned_runs, instance_file, prepare_home
+    from ocr_assets.cli.instance import instance_file, prepare_home
+    from ocr_assets.run_processes import close_abandoned_runs
 
     settings_from(env_file)
     home = prepare_home()

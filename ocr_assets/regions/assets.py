@@ -22,6 +22,7 @@ from ocr_assets.regions import inputs
 from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
 from ocr_assets.regions.buildings import BUILDING_SCHEMA
 from ocr_assets.regions.geographies import LEVELS
+from ocr_assets.regions.input_assets import input_assets, input_key, source_assets
 from ocr_assets.regions.pyramid import PyramidReport, build_pyramid, level_means_agree
 from ocr_assets.regions.risk import VARIABLES
 from ocr_assets.regions.statistics import statistics_schema, write_statistics
@@ -31,6 +32,7 @@ from ocr_assets.regions.vector_tiles import (
     building_tiles,
     regional_tiles,
 )
+from resources.cluster import Cluster
 from resources.io_managers import KEY, Artefact, StoredFile, StoredTable
 from resources.progress import ProgressReporter
 from resources.scratch import Scratch
@@ -42,25 +44,6 @@ class RegionConfig(dg.Config):
     """Options of a region run."""
 
     recompute: bool = False
-
-
-def input_key(name: str) -> dg.AssetKey:
-    """Asset of a catalogued input dataset."""
-    return dg.AssetKey(["input", name.replace("-", "_")])
-
-
-def input_specs() -> list[dg.AssetSpec]:
-    """The catalogued inputs: they come from elsewhere and are observed."""
-    return [
-        dg.AssetSpec(
-            input_key(name),
-            group_name="inputs",
-            owners=COMMON["owners"],
-            kinds={"icechunk" if name in inputs.RASTERS else "geoparquet"},
-            description=description,
-        )
-        for name, description in inputs.DESCRIPTIONS.items()
-    ]
 
 
 def _inputs(*names: str) -> list[dg.AssetKey]:
@@ -132,16 +115,18 @@ def region_assets(deployment: Deployment) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: RegionConfig,
         deployment: dg.ResourceParam[Deployment],
-        scratch: dg.ResourceParam[Scratch],
+        cluster: dg.ResourceParam[Cluster],
         progress: dg.ResourceParam[ProgressReporter],
     ) -> Iterator[dg.MaterializeResult[None]]:
-        writer = RegionWriter(deployment, scratch.folder())
+        writer = RegionWriter(deployment, cluster, f"regions-{context.run.run_id}")
         keys = context.partition_keys
         with progress.task("regions", len(keys)) as advance:
             for region_id in writer.write(keys, recompute=config.recompute):
                 advance(region_id)
         described = {
-            region_id: _describe(deployment, region) for region_id, region in writer.written.items()
+            region_id: _describe(deployment, writer.written[region_id])
+            for region_id in keys
+            if region_id in writer.written
         }
         if writer.failed:
             # A failed run marks all of its partitions failed, but for those logged before.
@@ -150,10 +135,11 @@ def region_assets(deployment: Deployment) -> dg.AssetsDefinition:
                     context.log_event(
                         dg.AssetMaterialization(asset, partition=region_id, metadata=metadata)
                     )
-            region_id, reason = next(iter(writer.failed.items()))
+            failed = {key: writer.failed[key] for key in keys if key in writer.failed}
+            region_id, reason = next(iter(failed.items()))
             raise dg.Failure(
-                f"{len(writer.failed)} of {len(keys)} regions failed; {region_id}: {reason}",
-                metadata={"failed": dg.MetadataValue.json(writer.failed)},
+                f"{len(failed)} of {len(keys)} regions failed; {region_id}: {reason}",
+                metadata={"failed": dg.MetadataValue.json(failed)},
                 allow_retries=False,
             )
         for region_id, assets in described.items():
@@ -458,7 +444,8 @@ def _level_table(report: PyramidReport) -> str:
 def region_wing(deployment: Deployment) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Everything of this wing, for the grid of a deployment."""
     return [
-        *input_specs(),
+        *source_assets(),
+        *input_assets(),
         region_template,
         region_assets(deployment),
         buildings,

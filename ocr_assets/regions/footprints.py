@@ -91,6 +91,14 @@ def read_buildings(
     )
     if require_codes:
         require_columns(features, source, _GEOID, _STATE, _COUNTY)
+    return usable_footprints(features, source)
+
+
+def usable_footprints(features: Features, source: str | Path) -> Footprints:
+    """Footprints out of features of ``source`` that were read already; see :func:`read_buildings`.
+
+    Raises :class:`ocr_assets.vector.VectorFileError` for a malformed code.
+    """
     geoid = _text(features, _GEOID)
     _require_codes(geoid, source)
     geometry, repaired = _polygons(features.geometry)

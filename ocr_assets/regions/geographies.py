@@ -128,7 +128,7 @@ def read_geographies(
     else:
         require_columns(features, source, ("GEOID", "GEOID20", "id"))
         geoid = _text(features, "GEOID", "GEOID20", "id")
-    _require_geoids(geoid, level, source)
+    require_geoids(geoid, level, source)
     columns = {
         "GEOID": geoid,
         "geometry": wkb_array(geometry),
@@ -201,7 +201,8 @@ def _text(features: Features, *names: str) -> pa.Array:
     return pa.nulls(features.table.num_rows, pa.string())
 
 
-def _require_geoids(geoid: pa.Array, level: Level, source: str | Path) -> None:
+def require_geoids(geoid: pa.Array, level: Level, source: str | Path) -> None:
+    """Raise :class:`GeographyError` unless these are codes of one level, each once."""
     length = CODE_LENGTH[level]
     if level == "nation":
         if len(geoid) != 1:

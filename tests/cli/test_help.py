@@ -48,6 +48,8 @@ COMMANDS = {
     "config",
     "sample",
     "dev",
+    "worker",
+    "status",
 }
 ALIASES = {
     "aggregate": "partition-buildings",
@@ -131,7 +133,7 @@ def test_help_is_complete(ocr: Callable[..., Outcome], name: str) -> None:
     [
         (["walk"], "No such command 'walk'"),
         (["run", "--fast"], "No such option: --fast"),
-        (["run", "--all-region-ids", "--platform", "coiled"], "'coiled' is not one of 'local'"),
+        (["run", "--all-region-ids", "--platform", "lambda"], "'lambda' is not one of 'local'"),
         (["run", "--all-region-ids", "--risk-type", "flood"], "'flood' is not one of 'fire'"),
         (["process-region"], "Missing argument 'region_id'"),
         (["process-region", "y0_x0", "-p", "cloud"], "'cloud' is not one of 'local'"),

@@ -15,14 +15,12 @@ from sample_worlds import Outcome
 
 from ocr_assets.cli import instance as instance_module
 from ocr_assets.cli.instance import (
-    PROCESS_TAG,
     InstanceError,
-    close_abandoned_runs,
     failed_partitions,
     instance_file,
     prepare_home,
-    process_tag,
 )
+from ocr_assets.run_processes import PROCESS_TAG, close_abandoned_runs, process_tag
 
 
 def test_a_fresh_home_gets_the_projects_instance_file(tmp_path: Path) -> None:

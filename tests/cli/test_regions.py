@@ -11,9 +11,8 @@ import dagster as dg
 import pytest
 from sample_worlds import FinishedWorld, Outcome, World
 
-from ocr_assets import region_writer
-from ocr_assets.cli import launch
-from ocr_assets.cli.launch import Materialized
+from ocr_assets import launch, region_writer
+from ocr_assets.launch import Materialized
 from ocr_assets.regions import inputs
 
 Ocr = Callable[..., Outcome]

@@ -114,12 +114,12 @@ BAD_INPUT: list[tuple[Callable[[World], None], str]] = [
     ("spoil", "message"), BAD_INPUT, ids=[spoil.__name__ for spoil, _ in BAD_INPUT]
 )
 def test_bad_input_fails_the_region_and_leaves_no_trace(
-    world: World, tmp_path: Path, spoil: Callable[[World], None], message: str
+    world: World, spoil: Callable[[World], None], message: str
 ) -> None:
     spoil(world)
     deployment = world.deployment()
     deployment.regions.initialize(deployment.template)
-    writer = RegionWriter(deployment, tmp_path)
+    writer = RegionWriter(deployment)
     assert list(writer.write([REGION])) == [REGION]
     assert message in writer.failed[REGION]
     assert deployment.ledger() == {}

@@ -301,10 +301,10 @@ def test_a_blocking_check_stops_what_comes_after(
     assert "pyramid" not in {event.step_key for event in result.get_step_success_events()}
 
 
-def test_checks_look_at_the_regions_of_their_version(finished_copy: World, tmp_path: Path) -> None:
+def test_checks_look_at_the_regions_of_their_version(finished_copy: World) -> None:
     """Tables of another version lie elsewhere, and its pixels may have another method's values."""
     deployment = finished_copy.deployment(version="1.0.0")
-    writer = RegionWriter(deployment, tmp_path)
+    writer = RegionWriter(deployment)
     list(writer.write([REGION]))
     for name in ("values_in_range", "buildings_accounted_for", "geometry_valid", "no_data_share"):
         assert run_check(deployment, name).passed, name

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from resources import settings as settings_module
 from resources.settings import Settings, SettingsError, default_data_folder, load_settings
@@ -23,6 +25,8 @@ ALL = {
     "OCR_VECTOR_OUTPUT_URI": ("/data/vector", "vector_output_uri", "/data/vector"),
     "OCR_BRANCH": ("try-2", "branch", "try-2"),
     "OCR_CATALOG": ("/data/catalog.json", "catalog", "/data/catalog.json"),
+    "OCR_SOURCES": ("/data/sources.json", "sources", Path("/data/sources.json")),
+    "OCR_DOWNLOADS_ROOT": ("/data/downloads", "downloads_root", Path("/data/downloads")),
     "OCR_METHOD": ("published", "method", "published"),
     "OCR_REGIONS_PER_RUN": ("7", "regions_per_run", 7),
     "OCR_VOLUMES_SOURCE": ("s3://archive/", "volumes_source", "s3://archive"),
@@ -31,6 +35,29 @@ ALL = {
     "OCR_S3_ENDPOINT_URL": ("http://127.0.0.1:9", "s3_endpoint_url", "http://127.0.0.1:9"),
     "OCR_S3_REGION": ("us-west-2", "s3_region", "us-west-2"),
     "OCR_S3_ANONYMOUS": ("true", "s3_anonymous", True),
+    "OCR_GITHUB_REPOSITORY": ("owner/some.name", "github_repository", "owner/some.name"),
+    "OCR_GITHUB_TOKEN": ("github_pat_1", "github_token", SecretStr("github_pat_1")),
+    "OCR_GITHUB_API_URL": (
+        "https://git.example/api/v3/",
+        "github_api_url",
+        "https://git.example/api/v3",
+    ),
+    "OCR_GITHUB_BRANCH": ("release/2", "github_branch", "release/2"),
+    "OCR_GITHUB_LABELS": ("e2e, QA", "github_labels", ("e2e", "QA")),
+    "OCR_GITHUB_DRAFTS": ("true", "github_drafts", True),
+    "OCR_GITHUB_PRERELEASES": ("true", "github_prereleases", True),
+    "OCR_GITHUB_SINCE": (
+        "2026-01-31T12:00:00+02:00",
+        "github_since",
+        datetime(2026, 1, 31, 10, tzinfo=UTC),
+    ),
+    "OCR_GITHUB_SECONDS": ("30", "github_seconds", 30),
+    "OCR_DEPLOY_REGION_IDS": ("y1_x1,y1_x2", "deploy_region_ids", ("y1_x1", "y1_x2")),
+    "OCR_ALERT_WEBHOOK_URL": (
+        "https://hooks.example/T/B",
+        "alert_webhook_url",
+        SecretStr("https://hooks.example/T/B"),
+    ),
     "OCR_DEBUG": ("1", "debug", True),
 }
 """Each variable: a value, the setting it makes, and what is read from it."""
@@ -147,10 +174,46 @@ def test_paths_are_made_absolute(
 def test_settings_as_variables_give_the_same_settings(set_variables: Any) -> None:
     set_variables(**{name: value for name, (value, _, _) in ALL.items()})
     settings = load_settings()
-    exported = settings.variables()
-    assert exported.keys() == ALL.keys()
-    set_variables(**{name: str(value) for name, value in exported.items()})
+    exported = settings.exported()
+    assert exported.keys() == settings.variables().keys() == ALL.keys()
+    set_variables(**exported)
     assert load_settings() == settings
+
+
+SECRETS = {
+    "OCR_GITHUB_TOKEN": "github_pat_do_not_tell",
+    "OCR_ALERT_WEBHOOK_URL": "https://hooks.example/do_not_tell",
+}
+
+
+def test_secrets_are_shown_to_nobody(set_variables: Any) -> None:
+    set_variables(**SECRETS)
+    settings = load_settings()
+    shown = f"{settings!r} {settings} {settings.variables()} {settings.model_dump(mode='json')}"
+    assert "do_not_tell" not in shown
+    assert settings.variables()["OCR_GITHUB_TOKEN"] == "**********"
+    assert settings.exported().items() >= SECRETS.items()
+
+
+def test_secrets_are_not_sent_to_workers(set_variables: Any) -> None:
+    set_variables(**SECRETS)
+    settings = load_settings()
+    sent = pickle.dumps(settings)
+    assert b"do_not_tell" not in sent
+    received = pickle.loads(sent)
+    assert received == settings.model_copy(update={"github_token": None, "alert_webhook_url": None})
+    assert settings.changed(version="1.2.3").github_token == settings.github_token
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OCR_GITHUB_TOKEN", "do not tell"), ("OCR_ALERT_WEBHOOK_URL", "ftp://do_not_tell")],
+)
+def test_a_wrong_secret_is_not_told(name: str, value: str, set_variables: Any) -> None:
+    set_variables(**{name: value})
+    with pytest.raises(SettingsError, match=f"{name}: .*; for example {name}=") as caught:
+        load_settings()
+    assert value not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +233,15 @@ def test_settings_as_variables_give_the_same_settings(set_variables: Any) -> Non
         ("OCR_REGIONS_PER_RUN", "0", "greater than or equal to 1"),
         ("OCR_REGIONS_PER_RUN", "all", "valid integer"),
         ("OCR_VOLUMES_SOURCE", "ftp://host/x", "not a folder or s3://bucket/prefix"),
+        ("OCR_GITHUB_REPOSITORY", "name", "not owner/name"),
+        ("OCR_GITHUB_REPOSITORY", "owner/..", "not owner/name"),
+        ("OCR_GITHUB_REPOSITORY", "owner/name/pulls", "not owner/name"),
+        ("OCR_GITHUB_API_URL", "http://git.example/api", "use https://"),
+        ("OCR_GITHUB_API_URL", "file:///etc", "not an https:// address"),
+        ("OCR_GITHUB_BRANCH", "a/../b", "not the name of a branch"),
+        ("OCR_GITHUB_SINCE", "2026-01-31T12:00:00", "without a time zone"),
+        ("OCR_GITHUB_SINCE", "yesterday", "valid datetime"),
+        ("OCR_GITHUB_SECONDS", "1", "greater than or equal to 5"),
         ("OCR_MODELS_ROOT", "s3://bucket/models", "not a local path"),
         ("OCR_JOB_TYPES", "https://host/types.toml", "not a local path"),
         ("OCR_S3_ENDPOINT_URL", "127.0.0.1:9000", "not http://host:port"),
@@ -216,10 +288,14 @@ def test_production_needs_a_version(set_variables: Any) -> None:
 def test_an_unknown_variable_is_refused(name: str, tmp_path: Path, set_variables: Any) -> None:
     file = tmp_path / "typo.env"
     file.write_text(f"{name}=x\n")
-    with pytest.raises(SettingsError, match=rf"unknown setting {name}; known: OCR_BRANCH, .*ROOT"):
+    with pytest.raises(
+        SettingsError, match=rf"unknown setting {name}; known: OCR_ALERT_WEBHOOK_URL, .*ROOT"
+    ):
         load_settings(file)
     set_variables(**{name: "x"})
-    with pytest.raises(SettingsError, match=rf"unknown setting {name}; known: OCR_BRANCH, .*ROOT"):
+    with pytest.raises(
+        SettingsError, match=rf"unknown setting {name}; known: OCR_ALERT_WEBHOOK_URL, .*ROOT"
+    ):
         load_settings()
 
 

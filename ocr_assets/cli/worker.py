@@ -1,0 +1,162 @@
+"""The command of a machine without a screen: the daemon, its code server, and their runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from ocr_assets.cli.app import EnvFile, PlatformOption, app, errors, settings_from
+from ocr_assets.deployment import DeploymentError
+from resources.locks import try_lock
+
+_DAEMON_SECONDS = 60
+"""How long the daemon may take to end; it has no work of its own that could be lost."""
+
+
+class WorkerError(DeploymentError):
+    """The daemon cannot be started, or ended by itself."""
+
+
+@app.command()
+def worker(
+    grace: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Seconds that runs at work may take to end after SIGINT or SIGTERM."
+        ),
+    ] = 60,
+    platform: PlatformOption = None,
+    env_file: EnvFile = None,
+) -> None:
+    """Run schedules, sensors, queue and backfills without the UI, until interrupted.
+
+    SIGINT or SIGTERM stops launching at once and waits for runs at work; a second one, or the end
+    of --grace, ends them too. They are done again by the next worker, what is stored is kept.
+    """
+    import dagster as dg
+
+    from ocr_assets.cli.instance import instance_file, prepare_home
+    from ocr_assets.run_processes import close_abandoned_runs
+
+    settings = settings_from(env_file, platform=platform)
+    home = prepare_home()
+    lock = _only_worker(home)
+    with dg.DagsterInstance.get() as instance:
+        close_abandoned_runs(instance)
+        stop = _Stop()
+        command = [sys.executable, "-m", "dagster._daemon", "run", "-w"]
+        daemon = subprocess.Popen(  # noqa: S603 - no shell, no input of a user
+            [*command, str(instance_file("workspace.yaml"))],
+            cwd=home,
+            # The lock lives as long as the daemon, also if this process is killed.
+            pass_fds=(lock,),
+            start_new_session=True,
+        )
+        os.close(lock)
+        errors.print(f"worker of {home}, {settings.environment}, platform {settings.platform}")
+        while not stop.wait(0.5):
+            if daemon.poll() is not None:
+                _end(_family(daemon))
+                close_abandoned_runs(instance)
+                raise WorkerError(
+                    f"the daemon ended by itself with status {daemon.returncode}; its log is above"
+                )
+        errors.print("worker: no new runs; waiting for those at work")
+        _stop_gracefully(daemon, stop, grace)
+        for run_id in close_abandoned_runs(instance):
+            errors.print(f"worker: run {run_id} was ended and will be done again")
+    errors.print("worker: stopped")
+
+
+class _Stop:
+    """Counts SIGINT and SIGTERM."""
+
+    def __init__(self) -> None:
+        self._first, self._second = threading.Event(), threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._received)
+
+    def _received(self, number: int, frame: object) -> None:
+        (self._second if self._first.is_set() else self._first).set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the first signal."""
+        return self._first.wait(seconds)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a second signal came."""
+        return self._second.is_set()
+
+
+def _only_worker(home: Path) -> int:
+    """A locked file that says that an instance has a worker on this machine.
+
+    Raises:
+        WorkerError: it has one already.
+    """
+    descriptor = os.open(home / ".worker", os.O_RDWR | os.O_CREAT, 0o666)
+    if not try_lock(descriptor):
+        os.close(descriptor)
+        raise WorkerError(
+            f"a worker is running for {home} already; stop it first, or its daemon if it was killed"
+        )
+    return descriptor
+
+
+def _family(daemon: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Processes that the daemon started: code server and runs. They outlive it."""
+    try:
+        return psutil.Process(daemon.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _stop_gracefully(daemon: subprocess.Popen[bytes], stop: _Stop, grace: int) -> None:
+    """End the daemon, then its runs as they finish, then what is left of them."""
+    family = _family(daemon)
+    daemon.send_signal(signal.SIGTERM)
+    try:
+        daemon.wait(_DAEMON_SECONDS)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+    # The code server ends when the last of its runs has ended.
+    deadline = time.monotonic() + grace
+    while any(_lives(process) for process in family):
+        if stop.urgent or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    _end(family)
+
+
+def _end(family: list[psutil.Process]) -> None:
+    """Kill processes with all that they started. A killed run is retried, an interrupted one not."""
+    left = list(family)
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            left += process.children(recursive=True)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    deadline = time.monotonic() + _DAEMON_SECONDS
+    while any(_lives(process) for process in left) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        # An orphan whose new parent does not collect it keeps its number.
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,239 @@
+"""Runs of the graph's assets in this process, recorded in the instance that the UI shows.
+
+Belongs here: executing a selection of assets, trying failed regions again, telling in one line why
+a run failed. Does not belong here: which assets a deployment or a command consists of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+import dagster as dg
+from dagster._utils.error import SerializableErrorInfo
+
+from ocr_assets.deployment import Deployment, DeploymentError
+from ocr_assets.partitions import RANGE_END, RANGE_START, contiguous_ranges
+from ocr_assets.regions.checks import region_checks
+from ocr_assets.run_processes import process_tag
+from resources.progress import ProgressReporter
+
+REGION_ASSETS = ("region_risk", "region_buildings")
+PAUSE_SECONDS = 5.0
+"""Pause before failed regions are tried again; each further attempt waits that much longer."""
+
+
+class LaunchError(DeploymentError):
+    """A run failed; the message says in one line what failed and why."""
+
+    def __init__(self, message: str, partitions: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.partitions = tuple(partitions)
+        """Partitions that failed at the last attempt."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed, in one line, and the partitions that it says have failed."""
+
+    reason: str
+    partitions: frozenset[str] = frozenset()
+
+
+@dataclass
+class Materialized:
+    """What this command materialized of one asset: the row of the closing table."""
+
+    asset: str
+    partitions: int = 0
+    count: int = 0
+    unit: str = ""
+    size: int = 0
+    seconds: float = 0.0
+    path: str = ""
+
+    def add(self, metadata: Mapping[str, dg.MetadataValue]) -> None:
+        """Count one materialization in."""
+        self.partitions += 1
+        for unit in ("rows", "pixels", "features", "pages"):
+            if unit in metadata:
+                self.unit = unit
+                self.count += int(metadata[unit].value)  # type: ignore[arg-type]
+                break
+        self.size += int(metadata["bytes"].value) if "bytes" in metadata else 0  # type: ignore[arg-type]
+        self.seconds += float(metadata["seconds"].value) if "seconds" in metadata else 0.0  # type: ignore[arg-type]
+        if "path" in metadata:
+            path = str(metadata["path"].value)
+            self.path = _common_folder(self.path, path) if self.path else path
+
+
+@dataclass
+class GraphLauncher:
+    """Executes selections of the graph's assets, one run after the other."""
+
+    deployment: Deployment
+    progress: ProgressReporter
+    instance: dg.DagsterInstance
+    job: dg.JobDefinition
+    """All assets of the deployment."""
+    debug: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of every run."""
+    materialized: dict[str, Materialized] = field(default_factory=dict)
+    failed_checks: list[str] = field(default_factory=list)
+    """Checks that did not pass and do not stop anything, a line each."""
+    started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        # A check that its asset makes itself runs with the asset only.
+        self._checks = {key for check in region_checks() for key in check.check_keys}
+        level = "DEBUG" if self.debug else "CRITICAL"
+        self._loggers = {"loggers": {"console": {"config": {"log_level": level}}}}
+
+    def materialize(self, label: str, *assets: str) -> None:
+        """Materialize unpartitioned assets in one run; raises LaunchError if it fails."""
+        with self.progress.task(label, 1) as advance:
+            if failure := self._execute(assets, {}, {}):
+                raise LaunchError(failure.reason)
+            advance("")
+
+    def materialize_regions(
+        self, region_ids: Sequence[str], *, retries: int = 0, recompute: bool = False
+    ) -> None:
+        """Materialize regions; those that failed again, up to ``retries`` times.
+
+        Raises LaunchError, which names the regions that failed at the last attempt, or the check
+        that their results failed.
+        """
+        order = self.deployment.grid.valid
+        longest = self.deployment.settings.regions_per_run
+        config = {"ops": {"regions": {"config": {"recompute": recompute}}}}
+        remaining, reason = list(region_ids), ""
+        lasting: list[str] = []
+        for attempt in range(retries + 1):
+            time.sleep(PAUSE_SECONDS * attempt)
+            failed: list[str] = []
+            for first, last in contiguous_ranges(remaining, order, longest):
+                tags = {RANGE_START: first, RANGE_END: last}
+                failure = self._execute(REGION_ASSETS, tags, config)
+                if failure is None:
+                    continue
+                keys = order[order.index(first) : order.index(last) + 1]
+                again = [key for key in keys if key in failure.partitions]
+                again = again or self.deployment.unfinished_regions(keys)
+                if again:
+                    reason = reason if failed else failure.reason
+                    failed += again
+                else:  # All regions are done, but a check did not pass: another attempt would not.
+                    lasting.append(failure.reason)
+            remaining = failed
+            if not remaining:
+                break
+        if remaining:
+            raise LaunchError(
+                f"{len(remaining)} of {len(region_ids)} regions failed ({_some(remaining)}): "
+                f"{reason}",
+                remaining,
+            )
+        if lasting:
+            raise LaunchError(lasting[0])
+
+    def check(self, label: str, *assets: str) -> int:
+        """Run the checks of these assets on all that is stored of them; how many passed.
+
+        Raises LaunchError, which names the blocking checks that failed.
+        """
+        wanted = {dg.AssetKey.from_user_string(asset) for asset in assets}
+        checks = {key for key in self._checks if key.asset_key in wanted}
+        with self.progress.task(label, 1) as advance:
+            job = self.job.get_subset(asset_selection=set(), asset_check_selection=checks)
+            result = job.execute_in_process(
+                instance=self.instance,
+                tags={**self.tags, **process_tag()},
+                run_config=self._loggers,
+                raise_on_error=False,
+            )
+            evaluations = result.get_asset_check_evaluations()
+            failed = [check for check in evaluations if not check.passed]
+            self.failed_checks += [_tell(check) for check in failed if not check.blocking]
+            if not result.success or any(check.blocking for check in failed):
+                raise LaunchError(_failure(result, failed).reason)
+            advance("")
+        return len(evaluations) - len(failed)
+
+    def _execute(
+        self, assets: Sequence[str], tags: Mapping[str, str], config: Mapping[str, Any]
+    ) -> Failure | None:
+        """Run the assets; why it failed, if it did."""
+        result = self.job.execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey.from_user_string(asset) for asset in assets],
+            tags={**self.tags, **tags, **process_tag()},
+            run_config={**config, **self._loggers},
+            raise_on_error=False,
+        )
+        # The result of a failed step lacks what it materialized before it failed; the log has it.
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+        for entry in self.instance.all_logs(result.run_id, of_type=kind):
+            if made := entry.asset_materialization:
+                name = made.asset_key.to_user_string()
+                self.materialized.setdefault(name, Materialized(name)).add(made.metadata)
+        failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+        self.failed_checks += [_tell(check) for check in failed if not check.blocking]
+        return None if result.success else _failure(result, failed)
+
+
+def user_error(error: SerializableErrorInfo | None) -> SerializableErrorInfo | None:
+    """The error that the code of an asset raised.
+
+    Dagster wraps it; what lies below it is the business of the layers that it comes from.
+    """
+    while error and error.cause is not None and str(error.cls_name).startswith("Dagster"):
+        error = error.cause
+    return error
+
+
+def error_text(error: SerializableErrorInfo) -> str:
+    """The message of an error in one line."""
+    text = " ".join(error.message.split())
+    # The message begins with the error's class; the name of one of Python's own tells more.
+    head, _, rest = text.partition(": ")
+    return rest if head.endswith(f".{error.cls_name}") else text
+
+
+def _common_folder(one: str, other: str) -> str:
+    """The part that two paths or addresses share."""
+    pairs = zip(one.split("/"), other.split("/"), strict=False)
+    return "/".join(part for part, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _tell(check: dg.AssetCheckEvaluation) -> str:
+    text = f"check {check.check_name} of {check.asset_key.to_user_string()} failed"
+    return f"{text}: {check.description}" if check.description else text
+
+
+def _failure(
+    result: dg.ExecuteInProcessResult, failed_checks: Sequence[dg.AssetCheckEvaluation]
+) -> Failure:
+    for event in result.all_events:
+        if not event.is_step_failure:
+            continue
+        told = event.step_failure_data.user_failure_data
+        if told and "failed" in told.metadata:
+            reasons: Mapping[str, str] = told.metadata["failed"].value  # type: ignore[assignment]
+            partition, reason = next(iter(reasons.items()))
+            return Failure(f"{partition}: {' '.join(reason.split())}", frozenset(reasons))
+        error = user_error(event.step_failure_data.error)
+        if error is None:
+            return Failure(f"{event.step_key}: no reason recorded")
+        if error.cls_name == "DagsterAssetCheckFailedError":
+            return Failure("; ".join(_tell(check) for check in failed_checks if check.blocking))
+        return Failure(f"{event.step_key}: {error_text(error)}")
+    return Failure("the run failed before its first step")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

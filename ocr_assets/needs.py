@@ -1,0 +1,13 @@
+"""What each kind of work needs: memory, cores, disk, and the cloud instance it gets on Coiled.
+
+Belongs here: the figures, one place for every platform. On this machine as many pieces run at once
+as there is memory and cores for; a Dask worker takes as many as it has room for; Coiled starts
+workers of the type. Memory is the measured peak of one full-size piece, rounded up.
+"""
+
+from __future__ import annotations
+
+from resources.cluster import Stage
+
+REGION = Stage("region", memory=3, cores=1, disk=1, vm_type="m8g.2xlarge")
+"""One region of 6000 by 4500 pixels with its buildings: 2.1 GB at the peak."""
