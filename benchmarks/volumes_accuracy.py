@@ -20,9 +20,10 @@ from pathlib import Path
 from ocr_assets.volume_library import VolumeLibrary
 from ocr_assets.volumes.archive import VolumeId, is_image_name
 from ocr_assets.volumes.local_volumes import ImageFolder
-from ocr_assets.volumes.normalise import edit_distance, normalise_for_scoring
+from ocr_assets.volumes.normalise import normalise_for_scoring
 from ocr_assets.volumes.reading import volume_lines, volume_text
 from ocr_assets.volumes.results import FailedPage
+from ocr_assets.volumes.scoring import edit_distance
 from resources.settings import load_settings
 
 
@@ -39,7 +40,9 @@ def read_by_tesseract(image: Path, model: str) -> str:
     command = ["tesseract", str(image), "-", "-l", model, "--psm", "6"]
     # Its threads wait for each other busily, which costs minutes on a machine with other work.
     alone = {**os.environ, "OMP_THREAD_LIMIT": "1"}
-    done = subprocess.run(command, env=alone, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=alone, capture_output=True, text=True, check=True, timeout=600
+    )
     return done.stdout
 
 

@@ -3,44 +3,72 @@
     python benchmarks/volumes_speed.py FOLDER [--repeat 3] [--memory-pages 600]
 
 Ours is the whole pipeline: files to published artefacts, by `ocr volumes run` in a process of its
-own, with everything that it imports and loads. CPU-seconds are those of the processes; pages per
-second are wall time. With --memory-pages the pages are repeated up to that number and the highest
-resident memory is printed too.
+own, with everything that it imports and loads. The command is run once for each page as it comes,
+with its own choice of threads, and once on one thread: its threads wait for each other busily, so
+that it needs less CPU on one. CPU-seconds are those of the processes, in user and in system mode;
+pages per second are wall time.
+
+With --memory-pages the pages are repeated up to that number and the highest resident memory of the
+process is printed too.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from ocr_assets.volumes.archive import is_image_name
 
 VOLUME = "W0SPEED-I0SPEED"
+LONGEST = 3600
+"""Seconds after which a process is taken to hang."""
+
+TESSERACT = {
+    "page segmentation as it chooses, threads as it chooses": (["--psm", "3"], {}),
+    "one block of text, threads as it chooses": (["--psm", "6"], {}),
+    "one block of text, one thread": (["--psm", "6"], {"OMP_THREAD_LIMIT": "1"}),
+}
+"""Ways to run the command: options and variables."""
 
 
-def spent() -> float:
-    """CPU-seconds of the finished child processes."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+@dataclass(frozen=True)
+class Spent:
+    """What a finished process needed."""
+
+    cpu: float
+    wall: float
+    peak_mib: float
 
 
-def timed(command: list[str], variables: dict[str, str] | None = None) -> tuple[float, float]:
-    """CPU-seconds and wall seconds of a command."""
-    before, started = spent(), time.perf_counter()
-    subprocess.run(
-        command, env={**os.environ, **(variables or {})}, check=True, capture_output=True
-    )
-    return spent() - before, time.perf_counter() - started
+def run(command: list[str], variables: dict[str, str]) -> Spent:
+    """Run a command to its end; one that fails or hangs ends the benchmark."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, stderr=said
+        )
+        limit = threading.Timer(LONGEST, process.kill)
+        limit.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        limit.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            tail = said.read().decode(errors="replace")[-2000:]
+            sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{tail}")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Spent(cpu, time.perf_counter() - started, usage.ru_maxrss / 1024)
 
 
-def read_ours(images: list[Path], folder: Path, count: int) -> tuple[float, float]:
+def read_ours(images: list[Path], folder: Path, count: int) -> Spent:
     """Read ``count`` pages, images again and again with names of their own."""
     source = folder / f"scans{count}" / VOLUME
     source.mkdir(parents=True)
@@ -55,11 +83,23 @@ def read_ours(images: list[Path], folder: Path, count: int) -> tuple[float, floa
         "DAGSTER_HOME": str(folder / "home"),
     }
     ocr = str(Path(sys.executable).with_name("ocr"))
-    return timed([ocr, "volumes", "run", VOLUME], variables)
+    return run([ocr, "volumes", "run", VOLUME], variables)
+
+
+def read_by_tesseract(images: list[Path], options: list[str], variables: dict[str, str]) -> Spent:
+    """All pages by the command; the times of its processes added up."""
+    all_spent = [
+        run(["tesseract", str(image), "-", "-l", "bod", *options], variables) for image in images
+    ]
+    return Spent(
+        sum(one.cpu for one in all_spent),
+        sum(one.wall for one in all_spent),
+        max(one.peak_mib for one in all_spent),
+    )
 
 
 def main() -> None:
-    """Measure both and print the ratio."""
+    """Measure both and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--repeat", type=int, default=3, help="times that each page is read")
@@ -73,25 +113,24 @@ def main() -> None:
         folder = Path(name)
         read_ours(images, folder, 1)  # converts and compiles what is cached from then on
         count = arguments.repeat * len(images)
-        cpu, wall = read_ours(images, folder, count)
-        ours = cpu / count
-        print(f"ours:      {ours:.3f} CPU-seconds a page, {count / wall:.2f} pages a second")
+        spent = read_ours(images, folder, count)
+        ours = spent.cpu / count
+        print(f"{count} pages, {len(images)} different ones, load {os.getloadavg()[0]:.1f}")
+        print(f"ours: {ours:.3f} CPU-seconds a page, {count / spent.wall:.2f} pages a second")
         if shutil.which("tesseract"):
-            theirs, theirs_wall = 0.0, 0.0
-            for image in images:
-                command = ["tesseract", str(image), "-", "-l", "bod", "--psm", "6"]
-                one, one_wall = timed(command, {"OMP_THREAD_LIMIT": "1"})
-                theirs, theirs_wall = theirs + one, theirs_wall + one_wall
-            theirs /= len(images)
-            print(
-                f"tesseract: {theirs:.3f} CPU-seconds a page, "
-                f"{len(images) / theirs_wall:.2f} pages a second on one thread"
-            )
-            print(f"{theirs / ours:.1f} times fewer CPU-seconds")
+            for way, (options, variables) in TESSERACT.items():
+                theirs = read_by_tesseract(images, options, variables)
+                cpu = theirs.cpu / len(images)
+                print(
+                    f"tesseract, {way}: {cpu:.3f} CPU-seconds a page, "
+                    f"{len(images) / theirs.wall:.2f} pages a second, {cpu / ours:.1f} times ours"
+                )
         if arguments.memory_pages:
-            read_ours(images, folder, arguments.memory_pages)
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            print(f"highest resident memory of {arguments.memory_pages} pages: {peak:.0f} MiB")
+            spent = read_ours(images, folder, arguments.memory_pages)
+            print(
+                f"{arguments.memory_pages} pages: {spent.peak_mib:.0f} MiB of memory at most, "
+                f"{spent.cpu / arguments.memory_pages:.3f} CPU-seconds a page"
+            )
 
 
 if __name__ == "__main__":

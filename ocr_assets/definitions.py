@@ -13,6 +13,8 @@ from ocr_assets.deployment import Deployment
 from ocr_assets.deployment_runs import deploy_job
 from ocr_assets.regions.assets import region_wing
 from ocr_assets.regions.checks import region_checks
+from ocr_assets.tile_library import TileLibrary
+from ocr_assets.tiles.assets import tile_wing
 from ocr_assets.volume_library import VolumeLibrary
 from ocr_assets.volumes.assets import volume_wing
 from ocr_assets.volumes.checks import volume_checks
@@ -33,8 +35,9 @@ def build_defs(
 ) -> dg.Definitions:
     """Definitions of every wing for one deployment."""
     volumes = VolumeLibrary(deployment.settings)
+    tiles = TileLibrary(deployment.settings)
     definitions = dg.Definitions(
-        assets=[*region_wing(deployment), *volume_wing(volumes)],
+        assets=[*region_wing(deployment), *tile_wing(tiles), *volume_wing(volumes)],
         asset_checks=[*region_checks(), *volume_checks()],
         jobs=[deploy_job(deployment.settings, build_defs), vector_tiles_job(deployment.settings)],
         sensors=[
@@ -44,6 +47,7 @@ def build_defs(
         ],
         resources={
             "deployment": deployment,
+            "tiles": tiles,
             "volumes": volumes,
             "scratch": scratch,
             "progress": progress or LogProgress(),

@@ -11,11 +11,12 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from ocr_assets.geoparquet import (
@@ -36,6 +37,7 @@ from ocr_assets.regions.input_sources import (
     DESCRIPTIONS,
     OVERTURE_ADDRESSES,
     OVERTURE_BUILDINGS,
+    PARENTS,
     Choice,
     RasterRecipe,
     Source,
@@ -50,7 +52,7 @@ from ocr_assets.regions.warp import (
 )
 from resources.archives import extracted
 from resources.atomic import write_atomic
-from resources.catalog import Catalog
+from resources.catalog import Catalog, DatasetEntry
 from resources.manifest import sha256_file
 from resources.raster_ingest import (
     Piece,
@@ -58,8 +60,10 @@ from resources.raster_ingest import (
     RasterWritten,
     VariableSummary,
     ingest_raster,
+    is_published,
+    publish_dataset,
 )
-from resources.storage import ObjectInfo
+from resources.storage import ObjectInfo, S3Options
 
 if TYPE_CHECKING:
     from ocr_assets.regions.grid import Window
@@ -319,15 +323,9 @@ def ingest_tagged_buildings(ingestion: Ingestion, source: Source) -> Ingested:
         IngestError: buildings, blocks or counties are not in the catalog.
         ocr_assets.regions.building_tags.TagError: the account of the buildings does not balance.
     """
-    names = (OVERTURE_BUILDINGS, inputs.GEOGRAPHIES["block"], inputs.GEOGRAPHIES["county"])
-    catalog = ingestion.catalog()
-    missing = [name for name in names if catalog is None or name not in catalog.datasets]
-    if catalog is None or missing:
-        wanted = "overture-maps" if missing[0] == OVERTURE_BUILDINGS else "census-tiger"
-        raise IngestError(
-            f"buildings are tagged with {', '.join(names[1:])}, but {missing[0]} is not in the "
-            f"catalog; run `ocr ingest-data run-all {wanted}` first"
-        )
+    names = PARENTS[inputs.BUILDINGS]
+    ingestion.require_parents([inputs.BUILDINGS])
+    catalog = Catalog.read(ingestion.settings.catalog_uri, ingestion.settings.s3)
     buildings, blocks, counties = (_place(catalog, name) for name in names)
     lineage = _lineage(
         source, _TAG_CODE, {name: catalog.fingerprint(name) for name in names}, rule="point inside"
@@ -358,9 +356,84 @@ def ingest_tagged_buildings(ingestion: Ingestion, source: Source) -> Ingested:
     return _table(ingestion, source, inputs.BUILDINGS, target, lineage, write, folder / "tagged")
 
 
+# ------------------------------------------------------------------------- winds
+
+
+@dataclass(frozen=True)
+class WindStep:
+    """How a dataset is computed from the hourly winds.
+
+    Attributes:
+        compute: gets the hourly dataset (lazy, dimensions ``time``, ``y``, ``x``; see
+            :data:`HOURLY_VARIABLES`) and a function to call with the name of each finished piece;
+            gives the dataset on the same 4 km cells, in memory, with ``spatial_ref``.
+        code: modules of the package that decide its content.
+        pieces: how many pieces it announces for an hourly dataset.
+    """
+
+    compute: Callable[[xr.Dataset, Callable[[str], None]], xr.Dataset]
+    code: tuple[str, ...]
+    pieces: Callable[[xr.Dataset], int] = lambda _: 1
+
+
+WIND_STEPS: dict[str, WindStep] = {}
+"""How each dataset that comes from the hourly winds is computed, by its name."""
+
+HOURLY_VARIABLES = ("T2", "TD2", "U10", "V10")
+"""Of CONUS404: temperature and dew point at 2 m in K, wind along x and y at 10 m in m/s."""
+
+
+def open_hourly_winds(source: Source) -> xr.Dataset:
+    """The published hourly dataset, read anonymously and lazily, without a task graph.
+
+    Raises:
+        IngestError: a variable is missing.
+        resources.catalog.CatalogError: there is no Zarr store.
+    """
+    options = S3Options(endpoint_url=source.endpoint, region=source.region, anonymous=True)
+    entry = DatasetEntry(
+        format="zarr",
+        uri=source.url,
+        description=source.title,
+        source=source.citation,
+        synthetic=False,
+    )
+    hourly = Catalog(source.url, CONUS, {source.name: entry}, s3=options).open_raster(source.name)
+    if missing := [name for name in HOURLY_VARIABLES if name not in hourly.variables]:
+        raise IngestError(
+            f"{source.url} has no variable {missing[0]!r}; it has "
+            f"{', '.join(map(str, hourly.data_vars))}"
+        )
+    return hourly
+
+
 def ingest_winds(ingestion: Ingestion, source: Source, dataset: str) -> Ingested:
-    """Make the wind climatology of the risk step from the hourly winds, read in place."""
-    raise NotImplementedError
+    """Compute a dataset from the hourly winds, which are read in place, and publish it.
+
+    Raises:
+        IngestError: the publisher's store lacks a variable, or nothing computes the dataset.
+    """
+    if dataset not in WIND_STEPS:
+        raise IngestError(f"nothing computes {dataset} from {source.title}")
+    step = WIND_STEPS[dataset]
+    lineage = _lineage(source, step.code, {source.name: ingestion.look(source.name).version})
+    storage = ingestion.storage.child(f"{dataset}.icechunk")
+    skipped = is_published(storage, lineage)
+    metadata: dict[str, Any] = {"lineage": lineage}
+    if not skipped:
+        hourly = open_hourly_winds(source)
+        with ingestion.progress.task(dataset, step.pieces(hourly)) as advance:
+            computed = step.compute(hourly, advance)
+        metadata["snapshot"] = publish_dataset(storage, computed, lineage)
+        metadata["pixels"] = int(np.prod([computed.sizes[axis] for axis in ("y", "x")]))
+    uri = f"{dataset}.icechunk"
+    return Ingested(
+        dataset,
+        ingestion.register(source, dataset, "icechunk", uri),
+        ingestion.storage.uri(uri),
+        skipped,
+        metadata,
+    )
 
 
 def _place(catalog: Catalog, name: str) -> TablePlace:

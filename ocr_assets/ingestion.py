@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from ocr_assets.regions import inputs
 from ocr_assets.regions.input_sources import (
     CONUS404_WINDS,
     DESCRIPTIONS,
+    PARENTS,
     SOURCES,
     Choice,
     RemoteFile,
@@ -37,6 +39,7 @@ from resources.downloads import (
     fetch,
     remote_version,
 )
+from resources.locks import file_lock
 from resources.progress import LogProgress, ProgressReporter
 from resources.settings import Settings
 from resources.source_places import read_source_places
@@ -175,6 +178,17 @@ class Ingestion:
                 "OCR_CATALOG or OCR_STORAGE_ROOT to another place for real inputs"
             )
 
+    def require_parents(self, datasets: Iterable[str]) -> None:
+        """Raise unless the inputs that ``datasets`` are made from are among them or catalogued."""
+        wanted, found = list(datasets), self.catalog()
+        there = {*wanted, *(found.datasets if found else ())}
+        for dataset in wanted:
+            if missing := [name for name in PARENTS.get(dataset, ()) if name not in there]:
+                raise IngestError(
+                    f"{dataset} is made from {missing[0]}, which is not in the catalog; run `ocr "
+                    f"ingest-data run-all {source_of(missing[0])}` first"
+                )
+
     def register(self, source: Source, dataset: str, format_: Any, uri: str) -> str:
         """Put a dataset into the catalog and return its fingerprint."""
         entry = DatasetEntry(
@@ -201,9 +215,14 @@ class Ingestion:
         Raises :class:`resources.downloads.DownloadError`.
         """
         files = choice.files(source, datasets)
-        for file in files:
-            self._download(source, file)
+        with self._alone(source):
+            for file in files:
+                self._download(source, file)
         return len(files)
+
+    def _alone(self, source: Source) -> AbstractContextManager[None]:
+        """Keep other processes of this machine from the files in the making of a source."""
+        return file_lock(self.folder(source) / ".lock", timeout=24 * 3600)
 
     def _download(self, source: Source, file: RemoteFile) -> Arrival:
         url, target = source.file_url(file), self.folder(source) / file.name
@@ -296,16 +315,17 @@ class Ingestion:
         self.require_room_in_catalog()
         started = time.perf_counter()
         source = self.source(source_of(dataset))
-        if dataset in source.rasters:
-            ingested = ingest_steps.ingest_raster_dataset(self, source, dataset)
-        elif dataset in inputs.GEOGRAPHIES.values():
-            ingested = ingest_steps.ingest_outlines(self, source, dataset, choice)
-        elif dataset == inputs.BUILDINGS:
-            ingested = ingest_steps.ingest_tagged_buildings(self, source)
-        elif source.name == CONUS404_WINDS:
-            ingested = ingest_steps.ingest_winds(self, source, dataset)
-        else:
-            ingested = ingest_steps.ingest_overture(self, source, dataset)
+        with self._alone(source):
+            if dataset in source.rasters:
+                ingested = ingest_steps.ingest_raster_dataset(self, source, dataset)
+            elif dataset in inputs.GEOGRAPHIES.values():
+                ingested = ingest_steps.ingest_outlines(self, source, dataset, choice)
+            elif dataset == inputs.BUILDINGS:
+                ingested = ingest_steps.ingest_tagged_buildings(self, source)
+            elif source.name == CONUS404_WINDS:
+                ingested = ingest_steps.ingest_winds(self, source, dataset)
+            else:
+                ingested = ingest_steps.ingest_overture(self, source, dataset)
         ingested.metadata["seconds"] = time.perf_counter() - started
         return ingested
 

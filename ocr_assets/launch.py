@@ -16,6 +16,7 @@ import dagster as dg
 from dagster._utils.error import SerializableErrorInfo
 
 from ocr_assets.deployment import Deployment, DeploymentError
+from ocr_assets.input_reports import unknown_inputs
 from ocr_assets.partitions import RANGE_END, RANGE_START, contiguous_ranges
 from ocr_assets.regions.checks import region_checks
 from ocr_assets.run_processes import process_tag
@@ -100,6 +101,14 @@ class GraphLauncher:
                 raise LaunchError(failure.reason)
             advance("")
 
+    def materialize_configured(self, config: Mapping[str, Any], *assets: str) -> None:
+        """Materialize unpartitioned assets that show their own progress, with a run config.
+
+        Raises LaunchError if the run fails.
+        """
+        if failure := self._execute(assets, {}, config):
+            raise LaunchError(failure.reason)
+
     def materialize_regions(
         self, region_ids: Sequence[str], *, retries: int = 0, recompute: bool = False
     ) -> None:
@@ -108,6 +117,7 @@ class GraphLauncher:
         Raises LaunchError, which names the regions that failed at the last attempt, or the check
         that their results failed.
         """
+        self._report_inputs()
         order = self.deployment.grid.valid
         longest = self.deployment.settings.regions_per_run
         config = {"ops": {"regions": {"config": {"recompute": recompute}}}}
@@ -140,6 +150,12 @@ class GraphLauncher:
             )
         if lasting:
             raise LaunchError(lasting[0])
+
+    def _report_inputs(self) -> None:
+        """Tell which inputs there are: what is made from them is then stale when they change."""
+        found = self.deployment.fingerprints(*self.deployment.catalog.datasets)
+        for event in unknown_inputs(self.instance, found, found).values():
+            self.instance.report_runless_asset_event(event)
 
     def check(self, label: str, *assets: str) -> int:
         """Run the checks of these assets on all that is stored of them; how many passed.

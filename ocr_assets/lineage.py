@@ -62,3 +62,8 @@ def lineage(
         "configuration": dict(sorted(configuration.items())),
         "configuration_hash": content_hash(dict(configuration)),
     }
+
+
+def same_way(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two artefacts were made by the same code with the same configuration."""
+    return all(one.get(name) == other.get(name) for name in ("code_version", "configuration_hash"))

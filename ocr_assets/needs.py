@@ -11,3 +11,6 @@ from resources.cluster import Stage
 
 REGION = Stage("region", memory=3, cores=1, disk=1, vm_type="m8g.2xlarge")
 """One region of 6000 by 4500 pixels with its buildings: 2.1 GB at the peak."""
+
+TILE_SOURCE = Stage("tile-source", memory=1, cores=1, disk=1, vm_type="m8g.large")
+"""One source of one tile with 24 optical dates."""

@@ -1,4 +1,4 @@
-"""The launcher of runs on an instance that several machines share; ``deploy/dagster.yaml`` names it.
+"""The launcher of runs on an instance that several machines share, as ``deploy/dagster.yaml`` says.
 
 Dagster's own launcher does not say which machine a run's process is on, and nobody looks whether it
 still lives: after a power cut its runs would stay in progress, and hold their pools, for ever.

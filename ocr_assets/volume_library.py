@@ -51,6 +51,7 @@ _FINDING = (
     "binarise",
     "blocks",
     "bow",
+    "components",
     "found_lines",
     "images",
     "line_images",
@@ -86,9 +87,6 @@ FINDING_MODULES = tuple(f"volumes/{name}.py" for name in _FINDING)
 
 READING_MODULES = FINDING_MODULES + tuple(f"volumes/{name}.py" for name in _READING)
 """Source files that decide what the artefacts of a read volume contain."""
-
-_LANGUAGES = {"dzo": "dz"}
-_LANGUAGE = "bo"
 
 
 @dataclass(frozen=True)
@@ -287,10 +285,6 @@ class VolumeLibrary:
             decoder=job_type.decoder,
         )
 
-    def language(self, job_type: JobType) -> str:
-        """BCP 47 tag of the language that a job type reads."""
-        return _LANGUAGES.get(job_type.model, _LANGUAGE)
-
     # Lines
 
     def lines_prefix(self, job_type: JobType, volume: VolumeId) -> str:
@@ -346,6 +340,7 @@ class VolumeLibrary:
                 "model_sha256": model.sha256,
                 "encoding": job_type.encoding,
                 "decoder": job_type.decoder,
+                "language": job_type.language,
                 "line_height": lines.metadata["configuration"]["line_height"],
                 "line_model": lines.metadata["configuration"]["line_model"],
             },
@@ -431,11 +426,6 @@ class VolumeLibrary:
 def images_hash(manifest: VolumeManifest) -> str:
     """Hash of names and entity tags of a volume's images, in order."""
     return content_hash([[image.name, image.etag] for image in manifest.images])
-
-
-def same_way(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two artefacts were made by the same code with the same configuration."""
-    return all(one.get(name) == other.get(name) for name in ("code_version", "configuration_hash"))
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

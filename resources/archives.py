@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from resources.atomic import write_atomic
@@ -47,7 +48,7 @@ def extracted(archive: Path, ending: str, folder: Path) -> str:
             except NotImplementedError:
                 return f"/vsizip/{{{archive}}}/{member.filename}"
             return str(target)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ArchiveError(
             f"{archive} is not a whole zip archive ({error}); delete it and download it again"
         ) from error

@@ -7,6 +7,7 @@ mean, and which of them are read.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections import deque
@@ -26,7 +27,6 @@ from ocr_assets.tiles.rasters import RasterTypeError, read_raster
 from ocr_assets.tiles.scenes import Reading
 from resources.imagery_access import (
     AbsentError,
-    Access,
     AccessDeniedError,
     CorruptRasterError,
     ImageryError,
@@ -37,12 +37,14 @@ from resources.imagery_access import (
     retry_after,
     shorten,
 )
+from resources.imagery_settings import Access
 
 AT_ONCE = 8
 """Rasters that are read at the same time."""
 
 _REMOTE = ("http://", "https://", "s3://")
 _STATUS = re.compile(r"(?:HTTP (?:response|error) code|response_code)\W*(\d{3})")
+_TOKEN = re.compile(r"\?\S*\bsig=[^\s'\"]*")
 _S3_CODES = {
     "AccessDenied": 403,
     "InvalidAccessKeyId": 403,
@@ -53,12 +55,27 @@ _S3_CODES = {
 _TRIES_OF_A_BAD_FILE = 2
 
 
+class _WithoutTokens(logging.Filter):
+    """Takes the tokens of signed addresses out of what the libraries below log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        cleaned = _TOKEN.sub("?…", message)
+        if cleaned != message:
+            record.msg, record.args = cleaned, ()
+        return True
+
+
+for _logger in ("rasterio._base", "rasterio._env", "rasterio._io", "urllib3.connectionpool"):
+    logging.getLogger(_logger).addFilter(_WithoutTokens())
+
+
 class CogReader:
     """Reads rasters of scenes; see :class:`ocr_assets.tiles.scenes.Imagery`.
 
     Args:
         access: how the files are to be accessed.
-        tokens: for signed access.
+        tokens: make addresses of HTTP readable, if given.
         folder: what relative addresses are relative to; they may not lead out of it. Without it
             only remote addresses are read, so that no service makes us open local files.
         patience: how long to go on trying.
@@ -100,9 +117,10 @@ class CogReader:
         href = reading.scene.asset(reading.assets)
         what = f"asset {_name(reading, href)} of scene {reading.scene.id}"
         address = self._resolve(href, what)
+        tokens = self._tokens if address.startswith("http") else None
         bad_reads = 0
         for attempt in range(self._patience.attempts):
-            signed = self._tokens.sign(address) if self._tokens else address
+            signed = tokens.sign(address) if tokens else address
             try:
                 with self._environment(fresh=attempt > 0):
                     return read_raster(signed, reading.geobox, reading.dtype, reading.resampling)
@@ -118,8 +136,8 @@ class CogReader:
                 if bad_reads == _TRIES_OF_A_BAD_FILE:
                     raise _unreadable(what, address, message, exists=True)
             problem = refusal(status, what, address, message)
-            if isinstance(problem, AccessDeniedError) and self._tokens and attempt == 0:
-                self._tokens.refused(signed)
+            if isinstance(problem, AccessDeniedError) and tokens and attempt == 0:
+                tokens.refused(signed)
                 continue
             if isinstance(problem, AccessDeniedError | AbsentError):
                 raise problem

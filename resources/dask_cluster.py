@@ -13,13 +13,16 @@ import atexit
 import logging
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from itertools import islice
+from contextlib import closing, contextmanager, suppress
+from itertools import chain, islice
 from typing import Any
 
 import psutil
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed import Client, Future, KilledWorker, LocalCluster, wait
+from distributed.client import FIRST_COMPLETED, FuturesCancelledError
+from distributed.core import Status
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from resources.cluster import GIB, Cluster, ClusterError, Stage, WorkerLostError, usable_cores
@@ -31,6 +34,11 @@ MEMORY, CORES, DISK = "ocr_memory_gib", "ocr_cores", "ocr_disk_gib"
 _CONNECT_SECONDS = 20
 _WORKER_SECONDS = 120
 _COILED_WORKERS = 4
+_LOOK_SECONDS = 10
+_LOST_SCHEDULER = (
+    "the Dask scheduler is gone, or was restarted, while it had work of this run; run again, what "
+    "is done is skipped"
+)
 _AHEAD = 2
 """Pieces handed over for each one that can run at once, so that no worker waits for the next."""
 
@@ -52,6 +60,10 @@ class DeclareResources(WorkerPlugin):
         missing = {k: v for k, v in found.items() if k not in worker.state.total_resources}
         if missing:
             await worker.set_resources(**missing)
+            # The scheduler looks for tasks that found no worker when one registers, which was
+            # before this, or when one runs again after a pause.
+            worker.status = Status.paused
+            worker.status = Status.running
 
 
 class DaskCluster(Cluster):
@@ -59,8 +71,7 @@ class DaskCluster(Cluster):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._clients: dict[str, Client] = {}
-        self._made: list[Any] = []
+        self._made: tuple[Stage, Any] | None = None
 
     def map[Result](
         self,
@@ -72,84 +83,76 @@ class DaskCluster(Cluster):
     ) -> Iterator[tuple[str, Result | Exception]]:
         """See :meth:`Cluster.map`."""
         waiting = iter(keys)
-        first = next(waiting, None)
-        if first is None:
+        first = list(islice(waiting, 1))
+        if not first:
             return
-        client = self._client(stage)
-        needs, at_once = _room(client, stage)
+        waiting = chain(first, waiting)
         prefix = f"{name}-{secrets.token_hex(4)}"
         running: dict[Future, str] = {}
-        completed = as_completed(loop=client.loop)
-
-        def submit(key: str) -> None:
-            future = client.submit(function, key, key=f"{prefix}-{key}", resources=needs)
-            running[future] = key
-            completed.add(future)
-
-        try:
-            submit(first)
-            for key in islice(waiting, _AHEAD * at_once - 1):
-                submit(key)
-            for future in completed:
-                key = running.pop(future)
-                yield key, _outcome(future, key, stage)
-                future.release()
-                for following in islice(waiting, 1):
-                    submit(following)
-        finally:
-            # A cluster that is gone has dropped its tasks already.
-            with suppress(Exception):
-                client.cancel(list(running), force=True, reason="the run has ended")
+        with _connected(self._place(stage)) as client:
+            crew = _Crew(client, stage)
+            try:
+                while True:
+                    for key in islice(waiting, max(0, crew.room - len(running))):
+                        running[crew.submit(function, key, f"{prefix}-{key}")] = key
+                    if not running:
+                        return
+                    for future in crew.finished(running):
+                        key = running.pop(future)
+                        yield key, _outcome(future, key, stage)
+                        future.release()
+            finally:
+                # A cluster that is gone has dropped its tasks already.
+                with suppress(Exception):
+                    client.cancel(list(running), force=True, reason="the run has ended")
 
     def close(self) -> None:
-        """See :meth:`Cluster.close`. Only clusters that were made here are ended."""
+        """See :meth:`Cluster.close`. Only a cluster that was made here is ended."""
         atexit.unregister(self.close)
-        clients, self._clients = list(self._clients.values()), {}
-        made, self._made = self._made, []
-        for one in (*clients, *made):
+        if self._made is not None:
+            (_, cluster), self._made = self._made, None
             with suppress(Exception):
-                one.close()
+                cluster.close()
 
-    def _client(self, stage: Stage) -> Client:
-        """A client of the cluster for a stage; a cluster at an address serves all stages."""
-        name = "" if self._at_address else stage.name
-        client = self._clients.get(name)
-        if client is None or client.status != "running":
-            atexit.register(self.close)
-            client = self._clients[name] = self._connect(stage)
-        return client
-
-    @property
-    def _at_address(self) -> bool:
-        return self._settings.platform == "dask" and self._settings.dask_scheduler is not None
-
-    def _connect(self, stage: Stage) -> Client:
-        if self._at_address:
-            place: Any = self._settings.dask_scheduler
-        else:
+    def _place(self, stage: Stage) -> Any:
+        """The address of a scheduler, or a cluster whose workers are made for the stage."""
+        settings = self._settings
+        if settings.platform == "dask" and settings.dask_scheduler is not None:
+            return settings.dask_scheduler
+        if self._made is None or self._made[0] != stage:
             # One at a time: the stages of a run follow one another.
             self.close()
+            make = _local_cluster if settings.platform == "dask" else _coiled_cluster
+            self._made = stage, make(settings, stage)
             atexit.register(self.close)
-            local = self._settings.platform == "dask"
-            place = (_local_cluster if local else _coiled_cluster)(self._settings, stage)
-            self._made.append(place)
-        try:
-            client = Client(place, timeout=_CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise ClusterError(
-                f"there is no Dask scheduler at {place}: start one with `dask scheduler`, or set "
-                "OCR_DASK_SCHEDULER to the address of one"
-            ) from error
+        return self._made[1]
+
+
+@contextmanager
+def _connected(place: Any) -> Iterator[Client]:
+    """A client of the scheduler at an address, or of a cluster; it has workers.
+
+    Raises:
+        ClusterError: there is no scheduler, or it has no workers.
+    """
+    try:
+        client = Client(place, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"there is no Dask scheduler at {place}: start one with `dask scheduler`, or set "
+            "OCR_DASK_SCHEDULER to the address of one"
+        ) from error
+    with closing(client):
+        address = client.scheduler.address
         try:
             client.wait_for_workers(1, timeout=_WORKER_SECONDS)
         except TimeoutError as error:
-            client.close()
             raise ClusterError(
-                f"the Dask scheduler at {client.scheduler.address} has no workers: start some with "
-                f"`dask worker {client.scheduler.address}`"
+                f"the Dask scheduler at {address} has no workers: start some with "
+                f"`dask worker {address}`"
             ) from error
         client.register_plugin(DeclareResources())
-        return client
+        yield client
 
 
 def _local_cluster(settings: Settings, stage: Stage) -> LocalCluster:
@@ -203,30 +206,73 @@ def _coiled_cluster(settings: Settings, stage: Stage) -> Any:
         ) from error
 
 
-def _room(client: Client, stage: Stage) -> tuple[dict[str, float], int]:
-    """What a task of a stage takes of its worker, and how many such tasks run at once now.
+class _Crew:
+    """The workers of a cluster as far as one stage is concerned; they come and go."""
 
-    Raises:
-        ClusterError: no worker has the memory or disk.
-    """
-    workers = [worker["resources"] for worker in client.scheduler_info()["workers"].values()]
-    # Fewer cores make a piece slower, too little memory or disk makes it fail.
-    most = max((worker.get(CORES, 0) for worker in workers), default=0)
-    needs = {MEMORY: stage.memory, CORES: min(stage.cores, max(most, 1)), DISK: stage.disk}
-    at_once = sum(
-        int(min(worker.get(name, 0) // need for name, need in needs.items())) for worker in workers
-    )
-    if at_once == 0:
-        largest = ", ".join(
-            f"{max((worker.get(name, 0) for worker in workers), default=0):.1f} GiB of {label}"
-            for name, label in ((MEMORY, "memory"), (DISK, "disk"))
+    def __init__(self, client: Client, stage: Stage) -> None:
+        self.client = client
+        self.room = _AHEAD
+        """Pieces that should be handed over at a time."""
+        self._stage = stage
+        self._needs: dict[str, float] = {}
+        self._seen = time.monotonic()
+        self._look()
+
+    def submit(self, function: Callable[[str], Any], key: str, name: str) -> Future:
+        """Give a piece to a worker that has room for it, as soon as there is one."""
+        return self.client.submit(function, key, key=name, resources=self._needs)
+
+    def finished(self, running: Iterable[Future]) -> list[Future]:
+        """Those of ``running`` that have ended, at least one, in the order of their submission.
+
+        Raises:
+            ClusterError: the scheduler is gone, or has had no workers for long.
+        """
+        while True:
+            try:
+                with self.client.as_current():
+                    done = wait(list(running), _LOOK_SECONDS, FIRST_COMPLETED).done
+            except TimeoutError:
+                self._look()
+            except FuturesCancelledError as error:
+                raise ClusterError(_LOST_SCHEDULER) from error
+            else:
+                return [future for future in running if future in done]
+
+    def _look(self) -> None:
+        """Count the workers and what they have room for.
+
+        Raises:
+            ClusterError: no worker has the memory or disk, or there has been none for long.
+        """
+        stage, address = self._stage, self.client.scheduler.address
+        now = time.monotonic()
+        found = self.client.scheduler_info()["workers"].values()
+        workers = [worker["resources"] for worker in found]
+        if not workers and now - self._seen < _WORKER_SECONDS:
+            return
+        if not workers:
+            raise ClusterError(
+                f"the Dask scheduler at {address} has lost all its workers; start some with "
+                f"`dask worker {address}` and run again, what is done is skipped"
+            )
+        self._seen = now
+        # Fewer cores make a piece slower, too little memory or disk makes it fail.
+        cores = min(stage.cores, max(worker.get(CORES, 1) for worker in workers))
+        self._needs = {MEMORY: stage.memory, CORES: cores, DISK: stage.disk}
+        at_once = sum(
+            int(min(worker.get(name, 0) // need for name, need in self._needs.items()))
+            for worker in workers
         )
-        raise ClusterError(
-            f"no worker of {client.scheduler.address} is large enough for stage {stage.name}, "
-            f"which needs {stage.memory:g} GiB of memory and {stage.disk:g} GiB of disk; the most "
-            f"of {len(workers)} workers is {largest}"
-        )
-    return needs, at_once
+        # A worker that has just come has not declared anything yet.
+        if at_once == 0 and all(MEMORY in worker for worker in workers):
+            memory, disk = (max(worker[name] for worker in workers) for name in (MEMORY, DISK))
+            raise ClusterError(
+                f"no worker of {address} is large enough for stage {stage.name}, which needs "
+                f"{stage.memory:g} GiB of memory and {stage.disk:g} GiB of disk; the most of "
+                f"{len(workers)} workers is {memory:.1f} GiB of memory and {disk:.1f} GiB of disk"
+            )
+        self.room = _AHEAD * max(1, at_once)
 
 
 def _outcome(future: Future, key: str, stage: Stage) -> Any:
@@ -245,7 +291,4 @@ def _outcome(future: Future, key: str, stage: Stage) -> Any:
                 f"of memory (stage {stage.name} is planned with {stage.memory:g} GiB)"
             )
         return error
-    raise ClusterError(
-        f"the Dask scheduler is gone or was restarted while {key} was computed; run again, what "
-        "is done is skipped"
-    )
+    raise ClusterError(_LOST_SCHEDULER)

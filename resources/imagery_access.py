@@ -10,14 +10,12 @@ import random
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import requests
 from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
-
-Access = Literal["anonymous", "requester-pays", "signed"]
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """Answers after which it is worth to ask again."""
@@ -69,7 +67,7 @@ class Patience:
 
     attempts: int = 5
     first_wait: float = 0.5
-    longest_wait: float = 60.0
+    longest_wait: int = 60
     jitter: float = 1.0
     connect_seconds: float = 10.0
     answer_seconds: float = 60.0

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from ocr_assets.tiles.sentinel1 import Orbit
-from resources.imagery_access import Access
+Access = Literal["anonymous", "requester-pays", "signed"]
+Orbit = Literal["auto", "ascending", "descending", "both"]
 
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 

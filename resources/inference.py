@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,18 +233,24 @@ class MaskNetwork:
 
 
 class _Requests:
-    """Inference requests of a compiled model, one for each thread that runs it."""
+    """Inference requests of a compiled model, as many as run at the same time.
+
+    A request holds its buffers, so that it is worth handing on from thread to thread.
+    """
 
     def __init__(self, compiled: CompiledModel) -> None:
         self._compiled = compiled
-        self._local = threading.local()
+        self._idle: list[InferRequest] = []
 
     def run(self, inputs: dict[int, NDArray[Any]]) -> NDArray[np.float32]:
-        request: InferRequest | None = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
         request.infer(inputs, share_inputs=True)
-        return np.array(request.get_output_tensor(0).data, np.float32)
+        output = np.array(request.get_output_tensor(0).data, np.float32)
+        self._idle.append(request)
+        return output
 
 
 def _read_frozen_graph(path: Path) -> Model:

@@ -19,6 +19,7 @@ from typing import Any
 import icechunk
 import numpy as np
 import pyproj
+import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
@@ -167,12 +168,8 @@ def ingest_raster(
     Raises:
         resources.keys.StorageError: the store failed; ``main`` is as it was.
     """
-    recipe = hashlib.sha256(
-        json.dumps([form.digest, dict(lineage)], sort_keys=True).encode()
-    ).hexdigest()[:32]
-    main = IcechunkBranch(storage, "main")
-    main.create(_empty, "empty")
-    head = next(iter(main.repository.ancestry(branch="main")))
+    recipe = _recipe(form.digest, lineage)
+    main, head = _main(storage)
     if head.metadata.get("recipe") == recipe:
         summary = _summaries(head.metadata["variables"])
         return RasterWritten(head.id, len(pieces), 0, summary, skipped=True)
@@ -200,6 +197,39 @@ def ingest_raster(
         main.repository.reset_branch("main", snapshot)
         main.repository.delete_branch(work.branch)
     return RasterWritten(snapshot, len(pieces), written, variables, skipped=False)
+
+
+def is_published(storage: Storage, lineage: Mapping[str, Any]) -> bool:
+    """Whether readers see what :func:`publish_dataset` wrote with this lineage."""
+    return bool(_main(storage)[1].metadata.get("recipe") == _recipe("dataset", lineage))
+
+
+def publish_dataset(storage: Storage, dataset: xr.Dataset, lineage: Mapping[str, Any]) -> str:
+    """Write a raster that fits into memory in one commit; return the snapshot id.
+
+    Readers see what was there before or the new one.
+    """
+    main, _ = _main(storage)
+    session = main.writable()
+    with main.explained("write"):
+        # How the values were stored where they come from does not hold here.
+        told = dataset.drop_encoding().assign_attrs(lineage=dict(lineage))
+        told.to_zarr(session.store, zarr_format=3, consolidated=False, mode="w")
+    return main.commit(
+        session, "A whole raster", {"kind": "whole", "recipe": _recipe("dataset", lineage)}
+    )
+
+
+def _recipe(form: str, lineage: Mapping[str, Any]) -> str:
+    told = json.dumps([form, dict(lineage)], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _main(storage: Storage) -> tuple[IcechunkBranch, icechunk.SnapshotInfo]:
+    """The branch that readers see, made if it is not there, and its head."""
+    main = IcechunkBranch(storage, "main")
+    main.create(_empty, "empty")
+    return main, next(iter(main.repository.ancestry(branch="main")))
 
 
 def piece_name(piece: Piece) -> str:

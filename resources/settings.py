@@ -21,6 +21,7 @@ from pydantic_settings import SettingsConfigDict
 from resources.engine_settings import ENGINE_EXAMPLES, EngineSettings
 from resources.event_settings import EVENT_EXAMPLES, EventSettings
 from resources.imagery_settings import IMAGERY_EXAMPLES, ImagerySettings
+from resources.request_settings import REQUEST_EXAMPLES, RequestSettings
 from resources.storage import S3Options
 
 Environment = Literal["qa", "staging", "production"]
@@ -34,7 +35,7 @@ _SEMANTIC_VERSION = re.compile(
 )
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-_EXAMPLES = ENGINE_EXAMPLES | EVENT_EXAMPLES | IMAGERY_EXAMPLES | {
+_EXAMPLES = ENGINE_EXAMPLES | EVENT_EXAMPLES | IMAGERY_EXAMPLES | REQUEST_EXAMPLES | {
     "OCR_ENVIRONMENT": "OCR_ENVIRONMENT=qa",
     "OCR_VERSION": "OCR_VERSION=1.2.3",
     "OCR_REVISION": "OCR_REVISION=2",
@@ -73,7 +74,7 @@ def default_data_folder() -> Path:
     return user_data_path("ocr-assets", appauthor=False)
 
 
-class Settings(EngineSettings, EventSettings, ImagerySettings):
+class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
     """Everything a user may set, read from `OCR_…` variables and an optional env file."""
 
     model_config = SettingsConfigDict(
@@ -157,7 +158,12 @@ class Settings(EngineSettings, EventSettings, ImagerySettings):
         return bare
 
     @field_validator(
-        "storage_root", "icechunk_store_uri", "vector_output_uri", "catalog", "volumes_source"
+        "storage_root",
+        "icechunk_store_uri",
+        "vector_output_uri",
+        "catalog",
+        "volumes_source",
+        "request_inbox",
     )
     @classmethod
     def _location(cls, value: str | None) -> str | None:
@@ -178,7 +184,7 @@ class Settings(EngineSettings, EventSettings, ImagerySettings):
             raise ValueError("not a local path")
         return value.expanduser().absolute()
 
-    @field_validator("s3_endpoint_url")
+    @field_validator("s3_endpoint_url", "sqs_endpoint_url")
     @classmethod
     def _endpoint(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"https?://[^/\s]+/?", value):
@@ -247,6 +253,11 @@ class Settings(EngineSettings, EventSettings, ImagerySettings):
             return self.downloads_root
         root = self.storage_root if "://" not in self.storage_root else str(default_data_folder())
         return Path(root) / "input" / "downloads"
+
+    @property
+    def inbox_uri(self) -> str:
+        """Place of the inboxes of requests."""
+        return self.request_inbox or f"{self.environment_root}/inbox"
 
     @property
     def volumes_uri(self) -> str:

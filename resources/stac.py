@@ -27,7 +27,6 @@ from ocr_assets.tiles.scenes import Reading, Scene, SceneError, scene_from_item
 from resources.cog_reader import CogReader
 from resources.imagery_access import (
     AbsentError,
-    Access,
     ImageryError,
     Patience,
     SasTokens,
@@ -35,6 +34,7 @@ from resources.imagery_access import (
     refusal,
     shorten,
 )
+from resources.imagery_settings import Access
 
 PAGE = 100
 MOST_PAGES = 200
@@ -48,7 +48,7 @@ class StacImagery:
         place: address of a STAC API, or a folder.
         collection: identifier of the collection.
         access: how the files of its scenes are to be accessed.
-        tokens: for signed access; made for this collection.
+        tokens: of this collection, for signed access.
         patience: how long to go on trying.
     """
 
@@ -64,7 +64,9 @@ class StacImagery:
         self._collection = collection
         self._patience = patience or Patience()
         self._folder = None if "://" in place else Path(place)
-        if access == "signed" and tokens is None and self._folder is None:
+        if access != "signed":
+            tokens = None
+        elif tokens is None:
             raise ValueError(f"signed access to {place} needs a service of tokens")
         self._reader = CogReader(access, tokens, self._folder, self._patience)
 

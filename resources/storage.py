@@ -173,6 +173,16 @@ class Storage:
             found = obstore.list_with_delimiter(self.object_store, prefix or None)
             return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
 
+    def files(self, prefix: str = "") -> list[ObjectInfo]:
+        """The objects directly in the folder ``prefix``, in order of key."""
+        prefix = join_key(prefix) if prefix else ""
+        if self.is_local and not Path(self.root, prefix).is_dir():
+            return []
+        with self._explained("list", prefix):
+            found = obstore.list_with_delimiter(self.object_store, prefix or None)["objects"]
+        listed = [ObjectInfo(meta["path"], meta["size"], meta["e_tag"]) for meta in found]
+        return sorted(listed, key=lambda info: info.key)
+
     def read_bytes(self, key: str) -> bytes:
         """The content of an object; raises :class:`MissingObjectError` if there is none."""
         return self._read(join_key(key))[0]
@@ -253,6 +263,15 @@ class Storage:
                 obstore.put(
                     self.object_store, key, source, chunk_size=2 * _BLOCK, max_concurrency=4
                 )
+
+    def move(self, key: str, target: str) -> None:
+        """Give an object another key; what is there is replaced.
+
+        On S3 it is copied first, so that a crash leaves both.
+        """
+        key, target = join_key(key), join_key(target)
+        with self._explained("move", key):
+            obstore.rename(self.object_store, key, target)
 
     def delete(self, keys: str | Iterable[str]) -> None:
         """Delete objects; keys without an object are passed over."""

@@ -35,8 +35,8 @@ from sensors.github_events import (
     look_at_releases,
 )
 
-EVENT_TAG, KIND_TAG = "ocr/github/event", "ocr/github/kind"
-REF_TAG, COMMIT_TAG = "ocr/github/ref", "ocr/github/commit"
+EVENT_TAG, KIND_TAG = "ocr/github_event", "ocr/github_kind"
+REF_TAG, COMMIT_TAG = "ocr/github_ref", "ocr/github_commit"
 """Tags of a run that an event started."""
 
 ALL_REGIONS = "all"

@@ -5,7 +5,7 @@ import json
 import dagster as dg
 
 from ocr_assets.deployment import Deployment
-from ocr_assets.regions.input_assets import input_key
+from ocr_assets.input_reports import unknown_inputs
 from resources.catalog import CatalogError
 from resources.keys import StorageError
 
@@ -32,23 +32,15 @@ def input_sensor() -> dg.SensorDefinition:
         except (CatalogError, StorageError) as error:
             return dg.SkipReason(str(error))
         changed = [name for name, fingerprint in found.items() if seen.get(name) != fingerprint]
-        if not changed:
+        events = unknown_inputs(context.instance, found, changed)
+        if not events:
+            context.update_cursor(json.dumps(found))
             return dg.SkipReason("no input changed")
         return dg.SensorResult(
-            asset_events=[
-                # Dagster compares data versions of an asset that it does not run only with those
-                # of reported materializations; after an observation all that depends on it would
-                # be stale for ever.
-                dg.AssetMaterialization(
-                    input_key(name),
-                    metadata={"fingerprint": found[name]},
-                    tags={"dagster/data_version": found[name]},
-                )
-                for name in changed
-            ],
+            asset_events=list(events.values()),
             cursor=json.dumps(found),
             # A tick without runs counts as skipped; this is what the UI says of it.
-            skip_reason=f"reported {len(changed)} of {len(found)} inputs: {', '.join(changed)}",
+            skip_reason=f"reported {len(events)} of {len(found)} inputs: {', '.join(events)}",
         )
 
     return input_datasets

@@ -21,7 +21,9 @@ from resources.locks import file_lock
 from resources.storage import S3Options, Storage
 
 if TYPE_CHECKING:
+    from published_inputs import Published
     from sample_worlds import FinishedWorld, Outcome, World
+    from stac_server import StacServer
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -72,6 +74,30 @@ def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ocr_assets.sample.world import build_sample_world
 
     return made_once(tmp_path_factory, "sample", lambda folder: build_sample_world(folder))
+
+
+@pytest.fixture(scope="session")
+def sample_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic imagery of two neighbouring tiles in 2023, built once. Nobody writes to it."""
+    from ocr_assets.sample.imagery import DEFAULT_TILES, build_sample_imagery
+    from ocr_assets.tiles.grid import Tile, TileGrid, tile_geobox
+
+    tiles = [tile_geobox(TileGrid.load(), Tile.parse(tile)) for tile in DEFAULT_TILES]
+
+    def make(folder: Path) -> None:
+        build_sample_imagery(folder, tiles, optical_dates=6)
+
+    return made_once(tmp_path_factory, "imagery", make)
+
+
+@pytest.fixture(scope="session")
+def stac_server() -> Iterator[StacServer]:
+    """A STAC API on loopback that misbehaves as it is told."""
+    from stac_server import StacServer
+
+    server = StacServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -128,6 +154,19 @@ def finished_copy(finished_world: FinishedWorld, world: World) -> World:
     """A world of its own in which everything is materialized already."""
     shutil.copytree(finished_world.root, world.root)
     return world
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Iterator[Published]:
+    """Servers that have small files in the true formats of the inputs, and an empty workplace."""
+    from file_server import FileServer
+    from published_inputs import Published
+
+    server = FileServer()
+    made = Published(server, tmp_path)
+    made.begin_catalog()
+    yield made
+    server.close()
 
 
 @pytest.fixture

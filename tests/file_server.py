@@ -12,7 +12,8 @@ class FileServer:
     """Serves ``files`` by path, with ranges and entity tags.
 
     ``cuts`` holds, for the next answers, after how many bytes to break off; ``codes`` the status
-    codes to answer with instead.
+    codes to answer with instead. ``requests`` are those for content, with their ranges; ``looks``
+    those for headers alone. ``dates`` is the time of the last change that every answer tells.
     """
 
     def __init__(self) -> None:
@@ -20,7 +21,9 @@ class FileServer:
         self.cuts: list[int] = []
         self.codes: list[int] = []
         self.requests: list[tuple[str, str | None]] = []
+        self.looks: list[str] = []
         self.tags = True
+        self.dates = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -32,6 +35,9 @@ class FileServer:
             def do_GET(self) -> None:
                 outer.answer(self)
 
+            def do_HEAD(self) -> None:
+                outer.answer(self, head=True)
+
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(
@@ -39,11 +45,16 @@ class FileServer:
         )
         self._thread.start()
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def answer(self, request: BaseHTTPRequestHandler, *, head: bool = False) -> None:
         wanted = request.headers.get("Range")
-        self.requests.append((request.path, wanted))
+        if head:
+            self.looks.append(request.path)
+        else:
+            self.requests.append((request.path, wanted))
         content = self.files.get(request.path)
-        code = self.codes.pop(0) if self.codes else 200 if content is not None else 404
+        code = 200 if content is not None else 404
+        if self.codes and not head:
+            code = self.codes.pop(0)
         if code != 200 or content is None:
             request.send_response(code)
             request.send_header("Content-Length", "0")
@@ -51,7 +62,7 @@ class FileServer:
             return
         tag = f'"{hashlib.md5(content).hexdigest()}"'
         start = 0
-        if wanted and request.headers.get("If-Range") == tag:
+        if wanted and request.headers.get("If-Range") in (tag, self.dates):
             found = re.fullmatch(r"bytes=(\d+)-", wanted)
             assert found
             start = int(found[1])
@@ -65,7 +76,11 @@ class FileServer:
         request.send_header("Content-Length", str(len(body)))
         if self.tags:
             request.send_header("ETag", tag)
+        if self.dates:
+            request.send_header("Last-Modified", self.dates)
         request.end_headers()
+        if head:
+            return
         if self.cuts:
             request.wfile.write(body[: self.cuts.pop(0)])
             request.close_connection = True

@@ -81,6 +81,8 @@ class GitHubServer:
     quota: int = 5000
     moods: list[Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
+    answering: Callable[[str], None] = lambda path: None
+    """Called with the path before an answer is sent."""
     answered: Callable[[str], None] = lambda path: None
     """Called with the path when an answer has been sent."""
     url: str = ""
@@ -102,6 +104,7 @@ class GitHubServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -129,19 +132,24 @@ class GitHubServer:
             asked.status = -1
             self.moods.pop(0)(request)
             return
-        asked.status = self._serve(request, asked)
+        status, content, headers = self._serve(request, asked)
+        asked.status = status
+        self.answering(request.path)
+        respond(request, status, content, **headers)
         self.answered(request.path)
 
-    def _serve(self, request: BaseHTTPRequestHandler, asked: Asked) -> int:
+    def _serve(
+        self, request: BaseHTTPRequestHandler, asked: Asked
+    ) -> tuple[int, Any, dict[str, str]]:
         if asked.token != TOKEN:
-            return respond(request, 401, {"message": "Bad credentials"})
+            return 401, {"message": "Bad credentials"}, {}
         if self.quota <= 0:
-            return respond(request, 403, {"message": "API rate limit exceeded"}, **limit(0, 30))
+            return 403, {"message": "API rate limit exceeded"}, limit(0, 30)
         parts = urlsplit(request.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         found = self._content(unquote(parts.path), query)
         if found is None:
-            return respond(request, 404, {"message": "Not Found"})
+            return 404, {"message": "Not Found"}, {}
         content, following = found
         body = json.dumps(content).encode()
         etag = f'W/"{hashlib.sha256(body + asked.token.encode()).hexdigest()}"'
@@ -153,9 +161,9 @@ class GitHubServer:
             address = f"{self.url}{parts.path}?{urlencode({**query, 'page': following})}"
             headers["Link"] = f'<{address}>; rel="next", <{address}>; rel="last"'
         if unchanged:
-            return respond(request, 304, None, **headers)
+            return 304, None, headers
         self.quota -= 1
-        return respond(request, 200, content, **headers)
+        return 200, content, headers
 
     def _content(self, path: str, query: dict[str, str]) -> tuple[Any, int | None] | None:
         prefix = f"/repos/{REPOSITORY}/"
@@ -191,8 +199,8 @@ def limit(remaining: int, seconds: float) -> dict[str, str]:
     }
 
 
-def respond(request: BaseHTTPRequestHandler, status: int, content: Any, **headers: str) -> int:
-    """Send an answer; its status."""
+def respond(request: BaseHTTPRequestHandler, status: int, content: Any, **headers: str) -> None:
+    """Send an answer."""
     body = b"" if content is None else json.dumps(content).encode()
     request.send_response_only(status)
     request.send_header("Date", formatdate(usegmt=True))
@@ -204,7 +212,6 @@ def respond(request: BaseHTTPRequestHandler, status: int, content: Any, **header
     request.end_headers()
     request.wfile.write(body)
     request.wfile.flush()
-    return status
 
 
 Mood = Callable[[BaseHTTPRequestHandler], None]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ocr_assets import deployment, volume_library
+from ocr_assets import deployment, tile_library, volume_library
 
 REPOSITORY = Path(__file__).parent.parent
 WINGS = ("regions", "tiles", "volumes")
-ORCHESTRATION = ("assets.py", "checks.py", "jobs.py")
+ORCHESTRATION = ("assets.py", "checks.py", "input_assets.py", "jobs.py")
 """Modules of a wing that know Dagster."""
 
 COMMON = ("geoparquet.py", "vector.py", "lineage.py")
@@ -95,8 +95,13 @@ UPSTAIRS = (
     "ocr_assets.cli",
     "ocr_assets.definitions",
     "ocr_assets.deployment",
+    "ocr_assets.ingest_steps",
+    "ocr_assets.ingestion",
+    "ocr_assets.input_reports",
     "ocr_assets.partitions",
     "ocr_assets.region_writer",
+    "ocr_assets.tile_library",
+    "ocr_assets.tile_sources",
     "ocr_assets.volume_jobs",
     "ocr_assets.volume_library",
     *(f"ocr_assets.{wing}.{name.removesuffix('.py')}" for wing in WINGS for name in ORCHESTRATION),
@@ -153,7 +158,18 @@ def test_wiring_does_not_know_the_command_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["deployment", "region_writer", "lineage", "volume_jobs", "volume_library"]
+    "name",
+    [
+        "deployment",
+        "region_writer",
+        "lineage",
+        "tile_library",
+        "tile_sources",
+        "volume_jobs",
+        "volume_library",
+        "ingest_steps",
+        "ingestion",
+    ],
 )
 def test_what_decides_about_artefacts_runs_without_dagster(name: str) -> None:
     path = REPOSITORY / "ocr_assets" / f"{name}.py"
@@ -237,3 +253,13 @@ def test_the_code_version_of_a_volume_covers_all_code_that_makes_it() -> None:
     """A module left out would let volumes count as current although their code changed."""
     made_by = source_closure("volumes/reading.py", "volumes/documents.py")
     assert made_by <= set(volume_library.READING_MODULES)
+
+
+@pytest.mark.parametrize("source", tile_library.SOURCES)
+def test_the_code_version_of_a_source_covers_all_code_that_makes_it(
+    source: tile_library.Source,
+) -> None:
+    """A module left out would let data of tiles count as current although its code changed."""
+    # The grid decides which pixels a tile has, and comes with the place.
+    made_by = source_closure(f"tiles/{source}.py", "tiles/grid.py")
+    assert set(tile_library.SOURCE_MODULES[source]) == made_by

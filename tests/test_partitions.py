@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import itertools
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocr_assets.partitions import contiguous_ranges, region_partitions
+from ocr_assets.partitions import (
+    TILES,
+    YEARS,
+    contiguous_ranges,
+    region_partitions,
+    tile_year_partitions,
+    tile_year_tags,
+)
 from ocr_assets.regions.grid import CONUS
+from ocr_assets.tiles.grid import Tile
 
 ORDER = [f"k{index}" for index in range(40)]
 
@@ -55,3 +64,20 @@ def test_a_backfill_of_conus_in_runs_of_the_default_size() -> None:
     assert len(ranges) == 9
     assert ranges[0][0] == CONUS.valid[0]
     assert ranges[-1][1] == CONUS.valid[-1]
+
+
+def test_partitions_of_tiles_and_years() -> None:
+    assert YEARS.get_partition_keys() == [str(year) for year in range(2015, 2041)]
+    assert TILES.name == "tiles"
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("tiles", ["1035X727Y", "999X988Y"])
+        partitions = tile_year_partitions()
+        keys = partitions.get_partition_keys(dynamic_partitions_store=instance)
+        assert len(keys) == 2 * 26
+        tags = tile_year_tags(2024, Tile(1035, 727))
+        assert tags == {
+            "dagster/partition": "1035X727Y|2024",
+            "dagster/partition/tile": "1035X727Y",
+            "dagster/partition/year": "2024",
+        }
+        assert tags["dagster/partition"] in keys

@@ -21,6 +21,7 @@ from ocr_assets.vector import (
     CRSError,
     MissingColumnError,
     VectorFileError,
+    read_declared,
     read_features,
     require_columns,
 )
@@ -180,3 +181,28 @@ def test_missing_column_is_named(tmp_path: Path) -> None:
     require_columns(features, "f", ("other", "name"))
     with pytest.raises(MissingColumnError, match=r"f\.parquet has no column 'GEOID' or 'id'"):
         require_columns(features, tmp_path / "f.parquet", ("name",), ("GEOID", "id"))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "gpkg", "shp"])
+def test_declared_coordinates_are_left_as_they_are(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"f.{suffix}"
+    albers = FRAME.to_crs("EPSG:5070")
+    albers.to_parquet(path) if suffix == "parquet" else albers.to_file(path)
+    features, crs = read_declared(path, ["name"])
+    assert crs.name == "NAD83 / Conus Albers"
+    assert shapely.equals(features.geometry, albers.geometry.to_numpy()).all()
+    assert features.table["name"].to_pylist() == ["a", "b"]
+
+
+def test_one_malformed_geometry_is_none_beside_good_ones(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    FRAME.to_parquet(path)
+    table = pq.read_table(path)
+    whole, cut = table["geometry"].to_pylist()
+    at = table.schema.get_field_index("geometry")
+    broken = table.set_column(at, "geometry", pa.array([whole, cut[:20]]))
+    pq.write_table(broken.replace_schema_metadata(table.schema.metadata), path)
+    features, _ = read_declared(path, [])
+    assert [shape is None for shape in features.geometry] == [False, True]
+    with pytest.raises(VectorFileError, match="is not WKB"):
+        read_features(path, [])

@@ -120,6 +120,7 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]], right: se
 
 from ocr_assets.cli import (  # noqa: E402,F401 - they add their commands to app
     deploy,
+    ingest,
     models,
     regions,
     status,

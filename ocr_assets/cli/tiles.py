@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -275,13 +275,11 @@ def cost(
     with input_errors():
         found = read_tiles(tiles, settings)
         published = estimate_cost(dict.fromkeys(wanted, len(found)), memory=mem)
-        needed = dict.fromkeys(wanted, len(found))
-        if "elevation" in needed:
-            needed["elevation"] = len({tile for _, tile in found})
-        history = {source: seconds for source in wanted if (seconds := measured_seconds(source))}
-        measured = estimate_cost(
-            {source: needed[source] for source in history}, memory=mem, history=history
-        )
+    history = measured_seconds(wanted)
+    needed = dict.fromkeys(history, len(found))
+    if "elevation" in needed:
+        needed["elevation"] = len({tile for _, tile in found})
+    measured = estimate_cost(needed, memory=mem, history=history)
     if as_json:
         document = _document(found) | {
             "published": _costs(published),
@@ -298,22 +296,27 @@ def cost(
     _end(found)
 
 
-def measured_seconds(source: str) -> list[float]:
-    """Seconds that the latest tiles of a source took here, those left out that were skipped."""
+def measured_seconds(sources: Iterable[str]) -> dict[str, list[float]]:
+    """Seconds of the latest tiles made here, by source; sources without any are left out.
+
+    What was skipped, since it existed, took no time and does not count.
+    """
     import dagster as dg
 
     from ocr_assets.cli.instance import prepare_home
 
+    found: dict[str, list[float]] = {}
     prepare_home()
     with dg.DagsterInstance.get() as instance:
-        records = instance.fetch_materializations(dg.AssetKey(source), limit=_HISTORY).records
-    found = []
-    for record in records:
-        event = record.asset_materialization
-        metadata = event.metadata if event is not None else {}
-        skipped = "skipped" in metadata and bool(metadata["skipped"].value)
-        if "seconds" in metadata and not skipped:
-            found.append(float(metadata["seconds"].value))  # type: ignore[arg-type]
+        for source in sources:
+            key = dg.AssetKey(source)
+            for record in instance.fetch_materializations(key, limit=_HISTORY).records:
+                event = record.asset_materialization
+                notes = (
+                    {name: value.value for name, value in event.metadata.items()} if event else {}
+                )
+                if "seconds" in notes and not notes.get("skipped"):
+                    found.setdefault(source, []).append(float(str(notes["seconds"])))
     return found
 
 

@@ -27,6 +27,7 @@ from resources.progress import ConsoleProgress
 if TYPE_CHECKING:
     from ocr_assets.cli.volume_runs import VolumeLauncher
     from ocr_assets.volume_library import TextRecord, VolumeLibrary
+    from ocr_assets.volumes.job_types import JobType
     from ocr_assets.volumes.quality import ReviewLine
 
 TypeOption = Annotated[
@@ -193,7 +194,7 @@ def review(
         queue = review_queue(tables, most=limit, below=below)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_bytes(_review_page(library, type_, queue))
+        html.write_bytes(_review_page(library, library.job_type(type_), queue))
         console.print(f"{len(queue)} lines: {html}", highlight=False)
         return
     if as_json:
@@ -210,8 +211,9 @@ def review(
     )
 
 
-def _review_page(library: VolumeLibrary, type_: str, queue: list[ReviewLine]) -> bytes:
+def _review_page(library: VolumeLibrary, job_type: JobType, queue: list[ReviewLine]) -> bytes:
     from ocr_assets.volumes.archive import VolumeId
+    from ocr_assets.volumes.markup import Writing
     from ocr_assets.volumes.review_page import review_page
 
     def read(line: ReviewLine) -> bytes:
@@ -219,7 +221,8 @@ def _review_page(library: VolumeLibrary, type_: str, queue: list[ReviewLine]) ->
         images = {image.name: image for image in library.manifest(volume).images}
         return library.source(volume).read(images[line.image])
 
-    return review_page(type_, queue, read)
+    language = Writing.of(job_type.encoding, job_type.language, {}).language_tag
+    return review_page(job_type.name, language, queue, read)
 
 
 def _library(env_file: Path | None) -> VolumeLibrary:

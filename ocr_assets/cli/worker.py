@@ -63,7 +63,7 @@ def worker(
             start_new_session=True,
         )
         os.close(lock)
-        errors.print(f"worker of {home}, {settings.environment}, platform {settings.platform}")
+        _say(f"worker of {home}, {settings.environment}, platform {settings.platform}")
         while not stop.wait(0.5):
             if daemon.poll() is not None:
                 _end(_family(daemon))
@@ -71,11 +71,15 @@ def worker(
                 raise WorkerError(
                     f"the daemon ended by itself with status {daemon.returncode}; its log is above"
                 )
-        errors.print("worker: no new runs; waiting for those at work")
+        _say("worker: no new runs; waiting for those at work")
         _stop_gracefully(daemon, stop, grace)
         for run_id in close_abandoned_runs(instance):
-            errors.print(f"worker: run {run_id} was ended and will be done again")
-    errors.print("worker: stopped")
+            _say(f"worker: run {run_id} was ended and will be done again")
+    _say("worker: stopped")
+
+
+def _say(line: str) -> None:
+    errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Stop:
@@ -141,7 +145,7 @@ def _stop_gracefully(daemon: subprocess.Popen[bytes], stop: _Stop, grace: int) -
 
 
 def _end(family: list[psutil.Process]) -> None:
-    """Kill processes with all that they started. A killed run is retried, an interrupted one not."""
+    """Kill processes with all that they started. Killed runs are retried, interrupted ones not."""
     left = list(family)
     for process in family:
         with suppress(psutil.NoSuchProcess):

@@ -5,7 +5,8 @@ should be brought in anew, and the metadata that people see. Does not belong her
 made (``ocr_assets.ingestion``), and what is computed from it (``assets.py``).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -17,7 +18,8 @@ from ocr_assets.regions import inputs
 from ocr_assets.regions.census import state_codes
 from ocr_assets.regions.input_sources import (
     DESCRIPTIONS,
-    OVERTURE_BUILDINGS,
+    OVERTURE,
+    PARENTS,
     SOURCES,
     Choice,
     Source,
@@ -28,15 +30,6 @@ OWNERS = ["team:climate-risk"]
 
 LOOK_SCHEDULE = "0 3 * * 1"
 """When publishers are asked whether they have something new: on Monday at 3:00 UTC."""
-
-PARENTS: Mapping[str, tuple[str, ...]] = {
-    inputs.BUILDINGS: (
-        OVERTURE_BUILDINGS,
-        inputs.GEOGRAPHIES["block"],
-        inputs.GEOGRAPHIES["county"],
-    )
-}
-"""Inputs that are made from other inputs."""
 
 
 class IngestConfig(dg.Config):
@@ -56,6 +49,11 @@ def source_key(name: str) -> dg.AssetKey:
     return dg.AssetKey(["source", name.replace("-", "_")])
 
 
+def ingest_op(source: str) -> str:
+    """Name of the step that brings a source in."""
+    return f"ingest_{source.replace('-', '_')}"
+
+
 def refresh() -> dg.AutomationCondition[Any]:
     """Bring an input in anew when what it is made from has another data version than before.
 
@@ -68,15 +66,19 @@ def refresh() -> dg.AutomationCondition[Any]:
     )
 
 
-def source_assets() -> list[dg.AssetsDefinition | dg.SourceAsset]:
+def source_assets() -> list[dg.AssetsDefinition]:
     """The published sources: observed, never materialized."""
-    return [_source_asset(source) for source in SOURCES.values()]
+    with warnings.catch_warnings():
+        # Observing an asset is a beta feature; its warning says nothing that a user could mend.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return [_source_asset(source) for source in SOURCES.values()]
 
 
-def _source_asset(source: Source) -> Any:
-    @dg.observable_source_asset(
-        key=source_key(source.name),
+def _source_asset(source: Source) -> dg.AssetsDefinition:
+    spec = dg.AssetSpec(
+        source_key(source.name),
         group_name="sources",
+        owners=OWNERS,
         description=f"{source.title}. {source.citation}. Licence: {source.licence}.",
         metadata={
             "page": dg.MetadataValue.url(source.page),
@@ -86,12 +88,16 @@ def _source_asset(source: Source) -> Any:
         automation_condition=dg.AutomationCondition.cron_tick_passed(LOOK_SCHEDULE)
         & ~dg.AutomationCondition.in_progress(),
     )
+
+    @dg.multi_observable_source_asset(name=f"look_at_{source.name.replace('-', '_')}", specs=[spec])
     def look(
         deployment: dg.ResourceParam[Deployment], progress: dg.ResourceParam[ProgressReporter]
     ) -> dg.ObserveResult:
         version = Ingestion(deployment.settings, progress).look(source.name)
         return dg.ObserveResult(
-            data_version=dg.DataVersion(version.version), metadata=version.metadata
+            asset_key=spec.key,
+            data_version=dg.DataVersion(version.version),
+            metadata=version.metadata,
         )
 
     return look
@@ -100,8 +106,8 @@ def _source_asset(source: Source) -> Any:
 def input_assets() -> list[dg.AssetsDefinition]:
     """The inputs, brought in a source at a time."""
     return [
-        *(_ingest(f"ingest_{source.name}", source, _own(source)) for source in SOURCES.values()),
-        _ingest("tag_buildings", SOURCES["overture-maps"], [inputs.BUILDINGS]),
+        *(_ingest(ingest_op(source.name), source, _own(source)) for source in SOURCES.values()),
+        _ingest("tag_buildings", SOURCES[OVERTURE], [inputs.BUILDINGS]),
     ]
 
 
@@ -127,10 +133,10 @@ def _spec(source: Source, name: str) -> dg.AssetSpec:
 
 def _ingest(name: str, source: Source, datasets: Sequence[str]) -> dg.AssetsDefinition:
     @dg.multi_asset(
-        name=name.replace("-", "_"),
+        name=name,
         specs=[_spec(source, dataset) for dataset in datasets],
         can_subset=True,
-        pool=f"ingest_{source.name.replace('-', '_')}",
+        pool=ingest_op(source.name),
     )
     def ingest(
         context: dg.AssetExecutionContext,

@@ -26,8 +26,18 @@ flame-length classes in it."""
 
 OVERTURE_BUILDINGS = "conus-overture-buildings"
 OVERTURE_ADDRESSES = "conus-overture-addresses"
-CONUS404_WINDS = "conus404"
-"""Name of the source of hourly winds."""
+
+CENSUS, OVERTURE, CONUS404_WINDS = "census-tiger", "overture-maps", "conus404"
+"""Names of the sources that are read in ways of their own."""
+
+PARENTS: Mapping[str, tuple[str, ...]] = {
+    inputs.BUILDINGS: (
+        OVERTURE_BUILDINGS,
+        inputs.GEOGRAPHIES["block"],
+        inputs.GEOGRAPHIES["county"],
+    )
+}
+"""Inputs that are made from other inputs, and from which."""
 
 CONUS_BOX = (-125.354004, 24.413323, -66.555176, 49.196737)
 """West, south, east, north in degrees: features of Overture whose box begins in it are taken."""
@@ -187,7 +197,7 @@ def _scott() -> Source:
         name="scott-et-al-2024",
         title="Wildfire Risk to Communities, 2nd edition, 30 m (RDS-2020-0016-2)",
         citation="Scott et al. 2024, USFS, doi:10.2737/RDS-2020-0016-2",
-        licence="public domain (USFS Research Data Archive, citation asked for)",
+        licence="public domain",
         page="https://www.fs.usda.gov/rds/archive/catalog/RDS-2020-0016-2",
         vintage="2024-V2",
         size="8 zips",
@@ -209,13 +219,13 @@ def _riley() -> Source:
             name: Band(archive, f"Data/{climate}ClimateRun/{name}.tif") for name in FLAME_LENGTHS
         }
         native, pixels = inputs.BURN_PROBABILITY_270M[climate], inputs.BURN_PROBABILITY_30M[climate]
-        rasters[native] = RasterRecipe(bands, _ALBERS, pixels=False)
+        rasters[native] = RasterRecipe(bands, _ALBERS, pixels=False, lowest=0.0)
         rasters[pixels] = RasterRecipe(bands, _ALBERS, pixels=True, lowest=0.0)
     return Source(
         name="riley-et-al-2025",
         title="Probabilistic wildfire risk components, climates of 2011 and 2047 (RDS-2025-0006)",
         citation="Riley et al. 2025, USFS, doi:10.2737/RDS-2025-0006",
-        licence="public domain (USFS Research Data Archive, citation asked for)",
+        licence="public domain",
         page="https://www.fs.usda.gov/rds/archive/catalog/RDS-2025-0006",
         vintage="2025",
         size="1 zip",
@@ -244,7 +254,7 @@ def _dillon() -> Source:
         name="dillon-et-al-2023",
         title="Probabilistic wildfire risk components, 3rd edition (RDS-2016-0034-3)",
         citation="Dillon et al. 2023, USFS, doi:10.2737/RDS-2016-0034-3",
-        licence="public domain (USFS Research Data Archive, citation asked for)",
+        licence="public domain",
         page="https://www.fs.usda.gov/rds/archive/catalog/RDS-2016-0034-3",
         vintage="2023",
         size="1 zip",
@@ -284,7 +294,7 @@ def _calfire() -> Source:
 
 def _overture() -> Source:
     return Source(
-        name="overture-maps",
+        name=OVERTURE,
         title="Buildings and addresses of Overture Maps in the contiguous United States",
         citation="Overture Maps Foundation; © OpenStreetMap contributors, Microsoft, Esri, Google",
         licence="ODbL-1.0 (buildings); addresses by their sources",
@@ -315,10 +325,10 @@ def _census() -> Source:
         RemoteFile(f"GENZ2024/shp/{nation}", nation),
     ]
     return Source(
-        name="census-tiger",
+        name=CENSUS,
         title="Outlines of census blocks, tracts, counties, states and the nation",
         citation="US Census Bureau, TIGER/Line and cartographic boundary files",
-        licence="public domain (US Census Bureau)",
+        licence="public domain",
         page="https://www.census.gov/geographies/mapping-files/time-series/geo/tiger-line-file.html",
         vintage="blocks 2025, others 2024",
         size="101 zips",
@@ -382,9 +392,9 @@ class Choice:
     def datasets(self, source: Source) -> tuple[str, ...]:
         """Those of the source's datasets that are chosen."""
         wanted = set(source.datasets)
-        if source.name == "census-tiger" and self.geography != "all":
+        if source.name == CENSUS and self.geography != "all":
             wanted = {inputs.GEOGRAPHIES[_LEVELS[self.geography]]}
-        if source.name == "overture-maps" and self.overture != "both":
+        if source.name == OVERTURE and self.overture != "both":
             addresses = {OVERTURE_ADDRESSES}
             wanted = addresses if self.overture == "addresses" else wanted - addresses
         return tuple(name for name in source.datasets if name in wanted)
@@ -392,7 +402,7 @@ class Choice:
     def files(self, source: Source, datasets: Iterable[str] | None = None) -> list[RemoteFile]:
         """The files that ``datasets`` (by default the chosen ones) need."""
         names = self.datasets(source) if datasets is None else tuple(datasets)
-        if source.name == "census-tiger":
+        if source.name == CENSUS:
             wanted = {file for name in names for file in self.census_files(name)}
         else:
             recipes = [source.rasters[name] for name in names if name in source.rasters]

@@ -113,15 +113,15 @@ def reject(
     compat: bool = False,
 ) -> None:
     """Remove from ``found`` what is coloured, bare ground, dark water, lonely or dark."""
-    mean = np.where(missing, np.float32(np.inf), total) / np.float32(3)
+    known = np.where(missing, np.float32(np.inf), total)
     bare = np.stack([(bands[B8] < 0.75 * (bands[B11] + 0.01)) for bands in cube])
     bare = _grown_in_time(bare, 3) if compat else np.stack([dilate(mask, 3) for mask in bare])
     for date, bands in enumerate(cube):
         start = max(0, min(date - 1, len(cube) - 3))
-        clear = mean[start : start + 3].min(axis=0)
+        clear = known[start : start + 3].min(axis=0) / np.float32(3)
         visible = bands[_VISIBLE]
         spread = visible.max(axis=0) - visible.min(axis=0)
-        here = mean[date]
+        here = total[date] / np.float32(3)
         rejected = (here < 0.4) & (spread > np.float32(0.5) * here)
         rejected |= bare[date] & ~wet & (here - clear < 0.4)
         rejected |= dilate(wet & (bands[B11] < 0.11), 10)

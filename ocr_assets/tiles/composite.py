@@ -142,7 +142,8 @@ def _low(series: NDArray[np.float32], missing: Mask) -> NDArray[np.float32]:
     high = known[np.ceil(at).astype(np.intp), along]
     finite = np.isfinite(low)
     result = np.zeros_like(low)
-    result[finite] = low[finite] + (at - below)[finite] * (high - low)[finite]
+    low, high = low[finite], high[finite]
+    result[finite] = low + (at - below)[finite] * (high - low)
     return result
 
 

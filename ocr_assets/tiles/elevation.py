@@ -7,6 +7,7 @@ here: where the cells come from (an :class:`~ocr_assets.tiles.scenes.Imagery`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -68,7 +69,7 @@ def published_slope(height: NDArray[np.float32]) -> NDArray[np.float32]:
     # Linear interpolation that keeps the first and the last pixel where they are.
     y = np.linspace(0, rows - 1, size[1], dtype=np.float32)
     x = np.linspace(0, cols - 1, size[0], dtype=np.float32)
-    zoomed = cv2.remap(
+    zoomed: NDArray[Any] = cv2.remap(
         height, *np.meshgrid(x, y), interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     slope = slope_degrees(zoomed, (PUBLISHED_PIXEL, PUBLISHED_PIXEL))
@@ -113,7 +114,7 @@ def make_elevation(
         pixel = (abs(geobox.affine.e), abs(geobox.affine.a))
         return Elevation(height, slope_degrees(wide, pixel), geobox)
     own = np.nan_to_num(_mosaic(imagery, cells, _degree_grid(place)), nan=0.0)
-    stretched = cv2.resize(
+    stretched: NDArray[Any] = cv2.resize(
         published_slope(own), (geobox.shape.x, geobox.shape.y), interpolation=cv2.INTER_LINEAR
     )
     return Elevation(height, stretched, geobox)

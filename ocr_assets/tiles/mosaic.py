@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.coords import BoundingBox
 
 from ocr_assets.tiles.product import (
@@ -110,7 +111,7 @@ def write_mosaic_cog(
                 virtual, plain, driver="GTiff",
                 tiled=True, blockxsize=BLOCK, blockysize=BLOCK, **creation,
             )  # fmt: skip
-        except rasterio.errors.RasterioError as error:
+        except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
             raise MosaicError(
                 f"a tile of the mosaic cannot be read ({error}); make the tile again"
             ) from error

@@ -147,7 +147,7 @@ def radar(
     """
     backscatter = sentinel1.backscatter
     images = np.empty((QUARTERS, backscatter.shape[3], *shape), np.float32)
-    to_source = ~sentinel1.geobox.affine * affine
+    to_source = ~sentinel1.geobox.affine @ affine
     rows = to_source.e * (np.arange(shape[0]) + 0.5) + to_source.f - 0.5
     cols = to_source.a * (np.arange(shape[1]) + 0.5) + to_source.c - 0.5
     for polarisation in range(images.shape[1]):

@@ -71,7 +71,7 @@ def fitted(
     products = features @ features.T
     for band in range(len(result)):
         target = images[dates, band, learnt].astype(np.float64)
-        factors = _non_negative(products, features @ target)
+        factors = _non_negative(features, target, products)
         np.matmul(factors.astype(np.float32), inputs, out=result[band])
         np.maximum(inputs[band], _LEAST_FEATURE, out=inputs[band])
         if features[band].min() < _LEAST_FEATURE:
@@ -115,14 +115,15 @@ def _stratified(greenness: NDArray[np.float32], rng: np.random.Generator) -> NDA
 
 
 def _non_negative(
-    products: NDArray[np.float64], targets: NDArray[np.float64]
+    features: NDArray[np.float64], target: NDArray[np.float64], products: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Non-negative least squares from its normal equations.
+    """Factors of non-negative least squares, given the products of the features with each other.
 
     The Cholesky factor of the products is a problem of as few rows as there are features, and
     has the same solution.
     """
+    # A feature that is 0 throughout, such as snow without any, would have no factor.
     ridge = 1e-9 * np.trace(products) / len(products)
     factor = np.linalg.cholesky(products + ridge * np.eye(len(products)))
-    solution, _ = nnls(factor.T, np.linalg.solve(factor, targets))
+    solution, _ = nnls(factor.T, np.linalg.solve(factor, features @ target))
     return solution

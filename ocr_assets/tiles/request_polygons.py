@@ -141,12 +141,17 @@ def prepared(
     far = (np.abs(edges[:, ::2]) > 540).any(axis=1) | (np.abs(edges[:, 1::2]) > 90).any(axis=1)
     leave_out(far, ProblemKind.bad_geometry, "coordinates are not longitude and latitude")
 
+    around = np.zeros(len(shapes), bool)
     for row in np.flatnonzero(_may_cross(shapes)):
         crossing = _unwrapped(shapes[row], certain=crs.is_projected)
-        if crossing is not None:
+        if crossing is None:
+            continue
+        # What crosses the antimeridian and the prime meridian too has no inside in degrees.
+        around[row] = crs.is_projected and _jumps(crossing)
+        if not around[row]:
             shapes[row] = crossing
             log.add(ProblemKind.antimeridian, names[row], where)
-    leave_out(_circles_a_pole(shapes, crs), ProblemKind.bad_geometry, "goes around a pole")
+    leave_out(around, ProblemKind.bad_geometry, "goes around a pole")
     broken = ~shapely.is_valid(shapes) & ~shapely.is_missing(shapes)
     why = shapely.is_valid_reason(shapes[broken])
     shapes[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
@@ -231,13 +236,6 @@ def _unwrapped(shape: Any, *, certain: bool) -> Any | None:
         found |= turned is not part
         parts.append(turned)
     return shapely.multipolygons(parts) if found else None
-
-
-def _circles_a_pole(shapes: NDArray[np.object_], crs: pyproj.CRS) -> NDArray[np.bool_]:
-    """Which reprojected shapes still jump: they cross the antimeridian and the prime meridian."""
-    if crs.is_geographic:
-        return np.zeros(len(shapes), bool)
-    return _may_cross(shapes) & np.array([s is not None and _jumps(s) for s in shapes], bool)
 
 
 def _beyond(shapes: NDArray[np.object_]) -> NDArray[np.bool_]:

@@ -160,7 +160,7 @@ def _time(name: str, properties: Mapping[str, Any]) -> datetime:
 
 def _footprint(name: str, item: Mapping[str, Any]) -> BaseGeometry:
     try:
-        shape = shapely.geometry.shape(item.get("geometry"))
+        shape = shapely.geometry.shape(item["geometry"])
     except (AttributeError, KeyError, TypeError, ValueError, shapely.errors.ShapelyError):
         shape = None
     if shape is None or shape.is_empty or shape.geom_type not in ("Polygon", "MultiPolygon"):

@@ -98,16 +98,17 @@ def choose_days(days: Mapping[str, Sequence[Day]], orbit: Orbit = "auto") -> Cho
     season; then the one with more scenes; then the ascending one. A season takes its three days of
     best coverage that are full, or else its best day.
     """
+    name: str = orbit
     if orbit == "auto":
-        orbit = max(ORBITS, key=lambda name: _merit(days[name]))  # the first of equals
+        name = max(ORBITS, key=lambda one: _merit(days[one]))  # the first of equals
     seasons = []
-    chosen = ORBITS if orbit == "both" else (orbit,)
-    for season in _seasons([day for name in chosen for day in days[name]]):
+    chosen = ORBITS if name == "both" else (name,)
+    for season in _seasons([day for one in chosen for day in days[one]]):
         ranked = sorted(season, key=lambda day: (-round(day.coverage, 4), day.day))
         full = [day for day in ranked if day.coverage >= FULL_COVERAGE]
         best = full[:MOST_DAYS] or ranked[:1]
         seasons.append(tuple(sorted(best, key=lambda day: day.day)))
-    return Choice(orbit, tuple(seasons))
+    return Choice(name, tuple(seasons))
 
 
 def _seasons(days: Sequence[Day]) -> list[list[Day]]:

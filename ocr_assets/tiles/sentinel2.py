@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,9 @@ from ocr_assets.tiles.scenes import (
 )
 from ocr_assets.tiles.survey import (
     BARE,
-    FEWEST_DATES,
     VEGETATION,
     Surveyed,
     bad_share,
-    clearest_dates,
     match_days,
     select_dates,
     survey_day,
@@ -67,6 +66,9 @@ SURVEY_PIXEL, MASK_PIXEL = 640.0, 160.0
 
 MOST_SURVEY_CLOUD = 50.0
 MOST_BAD_IMAGE = 0.20
+FEWEST_DATES = 3
+MOST_LAST_RESORTS = 12
+"""Days that are looked at besides, where none of the chosen ones is clear over the tile."""
 
 QUANTIFICATION = 10_000
 OFFSET = -1000
@@ -112,28 +114,35 @@ def find_images(imagery: Imagery, place: Place, year: int) -> Images:
             f"{imagery.place} has no Sentinel-2 scene of tile {place.tile} in {year}; choose "
             "another year"
         )
-    surveyed = survey(imagery, place, [s for s in found if _cloud(s) < MOST_SURVEY_CLOUD], year)
+    clear_scenes = [scene for scene in found if _cloud(scene) < MOST_SURVEY_CLOUD]
+    surveyed = survey(imagery, place, clear_scenes, year)
     dates = select_dates(surveyed) or select_dates(
         # At the edge of a swath most of the area has no data on any day.
         [replace(one, overall=one.local) for one in surveyed]
     )
-    partial = not dates
-    candidates = match_days(dates or clearest_dates(surveyed), days)
-    if not candidates:
-        partial = True
-        ranked = sorted(days, key=lambda day: (min(map(_cloud, day.scenes)), day.day))
-        candidates = sorted(ranked[:FEWEST_DATES], key=lambda day: day.day)
-    for scene in (scene for day in candidates for scene in day.scenes):
-        boa_offset(scene)  # what is missing in it shows before anything large is read
-    judged = list(judge(imagery, place, candidates))
-    kept = [(day, bad) for day, bad in judged if bad <= MOST_BAD_IMAGE]
-    if not kept:
-        partial = True
-        kept = sorted(judged, key=lambda one: (one[1], one[0].day))[:FEWEST_DATES]
-        kept.sort(key=lambda one: one[0].day)
+    judged = judge(imagery, place, match_days(dates, days))
+    if not any(bad <= MOST_BAD_IMAGE for _, bad in judged):
+        tried = {day.day for day, _ in judged}
+        rest = [day for day in _by_promise(days, surveyed) if day.day not in tried]
+        judged += judge(imagery, place, rest[:MOST_LAST_RESORTS])
+    kept = [one for one in judged if one[1] <= MOST_BAD_IMAGE]
+    partial = not kept
+    if partial:
+        kept = sorted(judged, key=lambda one: one[1])[:FEWEST_DATES]
+    kept.sort(key=lambda one: one[0].day)
     return Images(
         tuple(day for day, _ in kept), tuple(bad for _, bad in kept), partial, len(surveyed)
     )
+
+
+def _by_promise(days: Sequence[Day], surveyed: Sequence[Surveyed]) -> list[Day]:
+    """Days over the tile, the clearest first, by the survey or else by the catalogue."""
+    local = {one.day: one.local for one in surveyed}
+
+    def promise(day: Day) -> tuple[float, date]:
+        return local.get(day.day, 1 + min(map(_cloud, day.scenes))), day.day
+
+    return sorted(days, key=promise)
 
 
 def _cloud(scene: Scene) -> float:
@@ -167,31 +176,39 @@ def survey_grid(place: Place) -> GeoBox:
 
 def mask_grid(geobox: GeoBox) -> GeoBox:
     """Pixels of 160 m over a tile."""
-    return _grid(geobox, MASK_PIXEL, tuple(geobox.boundingbox))
+    box = geobox.boundingbox
+    return _grid(geobox, MASK_PIXEL, (box.left, box.bottom, box.right, box.top))
 
 
 def _grid(like: GeoBox, pixel: float, bounds: tuple[float, float, float, float]) -> GeoBox:
     west, south, east, north = bounds
-    shape = math.ceil((north - south) / pixel), math.ceil((east - west) / pixel)
-    return GeoBox(shape, Affine(pixel, 0, west, 0, -pixel, north), like.crs)
+    # What a projection adds to a whole number of pixels is no further pixel.
+    rows, cols = (math.ceil(side / pixel - 1e-6) for side in (north - south, east - west))
+    return GeoBox((rows, cols), Affine(pixel, 0, west, 0, -pixel, north), like.crs)
 
 
-def judge(imagery: Imagery, place: Place, days: Sequence[Day]) -> Iterator[tuple[Day, float]]:
-    """Each day with the share of the tile that is bad; scenes that add nothing are left out."""
+def judge(imagery: Imagery, place: Place, days: Sequence[Day]) -> list[tuple[Day, float]]:
+    """Each day with the share of the tile that is bad; scenes that add nothing are left out.
+
+    Raises:
+        SceneError: a scene does not say what its reflectance is.
+    """
+    for scene in (scene for day in days for scene in day.scenes):
+        boa_offset(scene)  # what is missing in it shows before anything large is read
     geobox = mask_grid(place.geobox)
-    readings = (
-        Reading(scene, ASSETS["SCL"], geobox, "uint8") for day in days for scene in day.scenes
-    )
-    rasters = imagery.read(readings)
+    rasters = imagery.read(_class_readings(days, geobox))
+    judged = []
     for day in days:
         classes = [next(rasters) for _ in day.scenes]
-        scenes, covered = [], np.zeros(geobox.shape, bool)
+        scenes: list[Scene] = []
+        covered = np.zeros(geobox.shape, bool)
         for scene, layer in zip(day.scenes, classes, strict=True):
             # Between the centres of these pixels a scene may still be the only one.
             if not scenes or not covered.all():
                 scenes.append(scene)
             covered |= layer > 0
-        yield replace(day, scenes=tuple(scenes)), bad_share(_laid(classes))
+        judged.append((replace(day, scenes=tuple(scenes)), bad_share(_laid(classes))))
+    return judged
 
 
 def _laid(layers: Sequence[NDArray[Any]]) -> NDArray[Any]:

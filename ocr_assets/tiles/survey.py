@@ -25,7 +25,6 @@ CENTRE_PIXELS = 30
 MOST_BAD, MOST_SCORE, MOST_WORSE = 0.50, 0.40, 0.20
 LOCAL_FROM, GLOBAL_WEIGHT = 0.30, 0.25
 DATES_PER_MONTH, MOST_DATES = 2, 24
-FEWEST_DATES = 3
 
 FULL_COVERAGE = 0.95
 SEARCH_DAYS = 3
@@ -90,17 +89,12 @@ def select_dates(surveyed: Sequence[Surveyed]) -> list[date]:
     ]
     ranked = sorted(good, key=lambda one: (one.score, one.day))
     taken: dict[int, int] = defaultdict(int)
-    first, rest = [], []
+    first: list[Surveyed] = []
+    rest: list[Surveyed] = []
     for one in ranked:
         taken[one.day.month] += 1
         (first if taken[one.day.month] <= DATES_PER_MONTH else rest).append(one)
     return sorted(one.day for one in (first + rest)[:MOST_DATES])
-
-
-def clearest_dates(surveyed: Sequence[Surveyed]) -> list[date]:
-    """The three days that are least cloudy in the centre, for a year without a clear one."""
-    ranked = sorted(surveyed, key=lambda one: (one.local, one.overall, one.day))
-    return sorted(one.day for one in ranked[:FEWEST_DATES])
 
 
 def match_days(dates: Sequence[date], days: Sequence[Day]) -> list[Day]:

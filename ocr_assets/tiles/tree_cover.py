@@ -10,6 +10,7 @@ A network whose answer depends on nearby pixels only needs none of that: it is g
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -24,7 +25,8 @@ NODATA = 255
 LOWEST = 15
 """Percent. What is not above counts as no trees."""
 
-_WINDOWS, _STRIDE = 6, 92
+_WINDOWS = 6
+_FARTHEST = 100 / 158  # sides of a window, from one start to the next
 _GAUSSIAN_SIDE, _GAUSSIAN_SIGMA = 158, 36.0
 _LARGEST_MULTIPLIER = 1.5
 _ALIGNMENT = 4
@@ -179,13 +181,13 @@ def predict_windows(
 def window_starts(length: int, side: int, *, compat: bool = False) -> list[int]:
     """Where windows begin along one axis; the last ends with the tile.
 
-    Published tiles of 618 pixels have six windows of 158. Other lengths have as many as keep the
-    same overlap, with ``compat`` always six. A shorter axis has one, which begins at 0.
+    Published tiles of 618 pixels have six windows of 158. Other lengths have as many as overlap by
+    a third, with ``compat`` always six. A shorter axis has one, which begins at 0.
     """
     reach = length - side
     if reach <= 0:
         return [0]
-    steps = _WINDOWS - 1 if compat else -(-reach * _GAUSSIAN_SIDE // (_STRIDE * side))
+    steps = _WINDOWS - 1 if compat else math.ceil(reach / (_FARTHEST * side))
     stride = -(-reach // steps)
     return [*range(0, min(stride * steps, reach), stride), reach]
 
@@ -312,7 +314,7 @@ def _published(percent: NDArray[np.float32], *, compat: bool) -> NDArray[np.uint
     impossible = ~(percent <= 100 + _ROUNDING)
     percent = np.where(impossible, 0, percent)
     if compat:
-        result = np.where(percent <= LOWEST, 0, percent).astype(np.uint8)
+        result = np.where(percent <= LOWEST + _ROUNDING, 0, percent).astype(np.uint8)
     else:
         result = np.floor(percent + _ROUNDING).astype(np.uint8)
         result[result <= LOWEST] = 0

@@ -178,7 +178,8 @@ def _status(row: int, polygons: Polygons, found: Measured) -> tuple[str, str]:
         return "unusable_geometry", "; ".join(filter(None, reasons))
     for problem, tiles in (("missing", found.missing[row]), ("unreadable", found.unreadable[row])):
         if tiles:
-            reasons.append(f"{len(tiles)} tiles {problem}: {_ids(tiles)}")
+            noun = "tile" if len(tiles) == 1 else "tiles"
+            reasons.append(f"{len(tiles)} {noun} {problem}: {_ids(tiles)}")
     if not (found.tiles[row] or found.missing[row] or found.unreadable[row]):
         status = "outside_grid"
         reasons.append("no tile of the grid lies under it")

@@ -12,9 +12,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from ocr_assets.lineage import code_version, content_hash
+from ocr_assets.lineage import code_version, content_hash, same_way
 from ocr_assets.partitions import JOB_TYPE, VOLUME, VOLUMES, reading_partitions
-from ocr_assets.volume_library import TextRecord, VolumeLibrary, same_way
+from ocr_assets.volume_library import TextRecord, VolumeLibrary
 from ocr_assets.volumes.archive import VolumeId
 from ocr_assets.volumes.job_types import JobType
 from resources.io_managers import KEY, Artefact
@@ -228,7 +228,7 @@ def text_asset(volumes: VolumeLibrary) -> dg.AssetsDefinition:
             manifest,
             volumes.settings.volumes_uri,
             job_type.encoding,
-            volumes.language(job_type),
+            job_type.language,
             lineage,
         )
         new = 0

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocr_assets.volumes.components import Pieces, find_pieces
 from ocr_assets.volumes.profiles import lower_edges, upper_edges
 
 
@@ -45,15 +46,15 @@ def find_headlines(ink: NDArray[np.bool_], size: float) -> Headlines:
     candidates = _headline_candidates(ink, size)
     if len(candidates) == 0:
         return _no_lines(ink.shape)
-    labels, stats = _split_touching(ink, *_pieces(ink), candidates, size)
-    top = stats[:, 1].astype(float)
-    h = stats[:, 3].astype(float)
+    pieces = _split_touching(ink, find_pieces(ink), candidates, size)
+    top = pieces.top.astype(float)
+    h = pieces.height.astype(float)
     kept = _with_leftovers(candidates, top, h, size)
     while True:
         line = _assign(top, h, kept, size)
         hanging = (h >= 0.4 * size) & (np.abs(top - kept[line]) < 0.8 * size)
         hanging[0] = False
-        ink_of = np.bincount(line[1:], stats[1:, 4], minlength=len(kept))
+        ink_of = np.bincount(line[1:], pieces.area[1:], minlength=len(kept))
         bodies = np.bincount(line[hanging], minlength=len(kept))
         good = (bodies > 0) & (ink_of >= 0.1 * size * size)
         if good.all() or not good.any():
@@ -65,21 +66,15 @@ def find_headlines(ink: NDArray[np.bool_], size: float) -> Headlines:
     lookup[0] = 0
     # Dust far from any line belongs to none.
     dust = _off_line(top, h, kept[line], size)
-    dust |= (stats[:, 2] < 0.1 * size) & (h < 0.1 * size)
+    dust |= (pieces.width < 0.1 * size) & (h < 0.1 * size)
     lookup[dust] = 0
-    boxes = _line_boxes(stats, lookup, len(kept))
+    boxes = _line_boxes(pieces.stats, lookup, len(kept))
     present = boxes[:, 2] > 0
     renumber = np.concatenate([[0], np.cumsum(present) * present])
     lookup = renumber[lookup].astype(np.int32)
     kept, boxes = kept[present], boxes[present]
-    body = body_height(ink, kept, size) * _line_scales(stats, lookup, len(kept), size)
-    return Headlines(kept, lookup[labels], body, boxes)
-
-
-def _pieces(ink: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Labels of the connected pieces, and their statistics as OpenCV gives them."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(ink.view(np.uint8))
-    return np.asarray(labels, np.int32), np.asarray(stats, np.int32)
+    body = body_height(ink, kept, size) * _line_scales(pieces.stats, lookup, len(kept), size)
+    return Headlines(kept, lookup[pieces.labels], body, boxes)
 
 
 def _off_line(
@@ -199,25 +194,24 @@ def _assign(
 
 def _split_touching(
     ink: NDArray[np.bool_],
-    labels: NDArray[np.int32],
-    stats: NDArray[np.int32],
+    pieces: Pieces,
     y: NDArray[np.float64],
     size: float,
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+) -> Pieces:
     """Cut pieces that hang on one headline and reach the next one's letters."""
-    top, bottom = stats[:, 1], stats[:, 1] + stats[:, 3]
+    top, bottom = pieces.top, pieces.top + pieces.height
     parted = ink.copy()
     for line, next_line in pairwise(y):
         reaching = (top < line + 0.5 * size) & (bottom > next_line + 0.3 * size)
         reaching[0] = False
         low, high = int(line + 0.35 * (next_line - line)), int(next_line)
         for piece in np.flatnonzero(reaching):
-            columns = stats[piece, 0] + np.arange(stats[piece, 2])
-            window = labels[low:high, columns[0] : columns[-1] + 1] == piece
+            columns = pieces.left[piece] + np.arange(pieces.width[piece])
+            window = pieces.labels[low:high, columns[0] : columns[-1] + 1] == piece
             parted[low + _seam(window), columns] = False
     if (parted == ink).all():
-        return labels, stats
-    return _pieces(parted)
+        return pieces
+    return find_pieces(parted)
 
 
 def _seam(window: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -112,7 +112,7 @@ def _nothing() -> DecodedOutputs:
     return DecodedOutputs(none, none, none, np.zeros(0, np.float32), 0.0)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _log_add(a, b):  # type: ignore[no-untyped-def]
     if a < b:
         a, b = b, a
@@ -121,7 +121,7 @@ def _log_add(a, b):  # type: ignore[no-untyped-def]
     return a + np.log1p(np.exp(b - a))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _prefix_beam(scores, blank, beam, least):  # type: ignore[no-untyped-def]
     """Outputs of the best prefix and its log-probability.
 
@@ -232,14 +232,14 @@ def _prefix_beam(scores, blank, beam, least):  # type: ignore[no-untyped-def]
     return result, log_probability
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _grown(array, capacity, fill):  # type: ignore[no-untyped-def]
     grown = np.full(capacity, fill, array.dtype)
     grown[: len(array)] = array
     return grown
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _best_alignment(scores, outputs, blank):  # type: ignore[no-untyped-def]
     """Viterbi over blank, first output, blank, second output, ... , blank."""
     frames = len(scores)
@@ -278,7 +278,7 @@ def _best_alignment(scores, outputs, blank):  # type: ignore[no-untyped-def]
     return start, stop
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _peaks(scores, outputs, start, stop):  # type: ignore[no-untyped-def]
     peaks = np.empty(len(outputs), np.float32)
     for i in range(len(outputs)):

@@ -20,6 +20,9 @@ LineMode = Literal["line", "layout"]
 Decoder = Literal["greedy", "beam"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}")
+_LANGUAGE = "bo"
+_LANGUAGES = {"dzo": "dz"}
 
 
 class JobTypeError(ValueError):
@@ -38,6 +41,8 @@ class JobType:
             them from captions, margins and pictures.
         line_model: name of the segmentation model; without one, lines are found by their ink.
         decoder: ``beam`` for the most probable reading, ``greedy`` for a little more speed.
+        language: what is read, as the language part of a BCP 47 tag: ``bo`` for Tibetan, ``dz`` for
+            Dzongkha. Unless it is given, that of a known model, else Tibetan.
         description: for lists.
     """
 
@@ -47,6 +52,7 @@ class JobType:
     line_mode: LineMode = "line"
     line_model: str | None = None
     decoder: Decoder = "beam"
+    language: str = ""
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -59,6 +65,12 @@ class JobType:
             value = getattr(self, field_.name)
             if not (isinstance(value, str) or (field_.name == "line_model" and value is None)):
                 raise self._error(field_.name, f"{value!r} is not text")
+        if not self.language:
+            object.__setattr__(self, "language", _LANGUAGES.get(self.model, _LANGUAGE))
+        if not _LANGUAGE_TAG.fullmatch(self.language):
+            raise self._error(
+                "language", f"{self.language!r} is no language of two or three letters, like 'bo'"
+            )
         for name, choices in (
             ("encoding", ENCODINGS),
             ("line_mode", get_args(LineMode)),

@@ -1,17 +1,13 @@
 """Tibetan text in one spelling: for output, and for scoring.
 
-Belongs here: canonical order and decomposition of Tibetan marks, foldings that scoring allows,
-error rates, and the flag of repeated loops. Does not belong here: encodings (see ``wylie``).
+Belongs here: canonical order and decomposition of Tibetan marks, foldings that scoring allows, and
+the flag of repeated loops. Does not belong here: encodings (see ``wylie``), error rates.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-
-import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
 # Code points that Unicode spells as a sequence, or advises against.
 _DECOMPOSED = str.maketrans(
@@ -108,20 +104,6 @@ def normalise_for_scoring(text: str) -> str:
     return "".join(character for character in text if "\u0f00" <= character <= "\u0fff")
 
 
-def edit_distance(reference: str, hypothesis: str) -> int:
-    """Insertions, deletions and substitutions that turn one text into the other (Levenshtein)."""
-    return int(_edit_distance(_code_points(reference), _code_points(hypothesis)))
-
-
-def character_error_rate(reference: str, hypothesis: str) -> float:
-    """Edit distance after :func:`normalise_for_scoring`, per character of the reference.
-
-    An empty reference gives 0 for an empty hypothesis, else the hypothesis' length.
-    """
-    wanted, found = normalise_for_scoring(reference), normalise_for_scoring(hypothesis)
-    return edit_distance(wanted, found) / max(1, len(wanted))
-
-
 def loop_score(text: str) -> float:
     """Share of repetition among runs of 20 syllables: 0 for running text, towards 1 for a loop.
 
@@ -150,20 +132,3 @@ def _place(mark: str) -> tuple[int, int]:
     # Subjoined letters are read from the top down, so they keep their order.
     place = _CLASS[ord(mark)]
     return place, 0 if place == _SUBJOINED else ord(mark)
-
-
-def _code_points(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-
-@njit(cache=True)
-def _edit_distance(reference, hypothesis):  # type: ignore[no-untyped-def]
-    row = np.arange(len(hypothesis) + 1)
-    for i in range(len(reference)):
-        diagonal = row[0]
-        row[0] = i + 1
-        for j in range(len(hypothesis)):
-            changed = diagonal + (reference[i] != hypothesis[j])
-            diagonal = row[j + 1]
-            row[j + 1] = min(changed, diagonal + 1, row[j] + 1)
-    return row[-1]

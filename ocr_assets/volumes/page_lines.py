@@ -17,6 +17,7 @@ from ocr_assets.volumes.baselines import Headlines, find_headlines
 from ocr_assets.volumes.binarise import WorkingPage, even_grey, working_page
 from ocr_assets.volumes.blocks import Block, find_blocks
 from ocr_assets.volumes.bow import bow, straightened
+from ocr_assets.volumes.components import find_pieces
 from ocr_assets.volumes.line_kinds import LineKind, Segment, segments
 from ocr_assets.volumes.rules import find_letters, find_ruling
 from ocr_assets.volumes.skew import estimate_skew, headline_contrast, quarter_turns
@@ -173,11 +174,8 @@ def _within(
     small = cv2.resize(mask.view(np.uint8), ink.shape[::-1], interpolation=cv2.INTER_NEAREST)
     reach = 2 * round(0.35 * size) + 1
     near = cv2.dilate(small, np.ones((reach, reach), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(ink.view(np.uint8))
-    inside = np.bincount(labels[np.asarray(near, bool)], minlength=count)
-    kept = 2 * inside >= stats[:, 4]
-    kept[0] = False
-    return np.asarray(kept[labels])
+    pieces = find_pieces(ink)
+    return pieces.mask(2 * pieces.overlap(np.asarray(near, bool)) >= pieces.area)
 
 
 def _after(outer: Affine, inner: Affine) -> Affine:

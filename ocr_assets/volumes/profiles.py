@@ -6,8 +6,8 @@ Does not belong here: the judging.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 
@@ -23,12 +23,22 @@ def strip_profiles(mask: NDArray[np.bool_], count: int) -> NDArray[np.float32]:
     Returns:
         float32 ``[count, h]``.
     """
-    height, width = mask.shape
-    step = width // count
-    pixels = mask[:, : count * step].view(np.uint8) * np.uint8(255)
-    # Whole factors take a fast path that is an order of magnitude quicker than others.
-    small = cv2.resize(pixels, (count, height), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small.T, np.float32)
+    step = mask.shape[1] // count
+    levels = np.rint(np.float32(255) * np.arange(step + 1, dtype=np.float32) / np.float32(step))
+    return np.asarray(_strip_sums(mask.view(np.uint8), count, step, levels))
+
+
+@njit(cache=True, nogil=True)
+def _strip_sums(mask, count, step, levels):  # type: ignore[no-untyped-def]
+    height = mask.shape[0]
+    sums = np.empty((count, height), np.float32)
+    for y in range(height):
+        for strip in range(count):
+            total = 0
+            for x in range(strip * step, (strip + 1) * step):
+                total += mask[y, x]
+            sums[strip, y] = levels[total]
+    return sums
 
 
 def upper_edges(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:

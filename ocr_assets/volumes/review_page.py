@@ -29,12 +29,16 @@ _STYLE = (
 
 
 def review_page(
-    job_type: str, lines: Sequence[ReviewLine], read: Callable[[ReviewLine], bytes]
+    job_type: str,
+    language: str,
+    lines: Sequence[ReviewLine],
+    read: Callable[[ReviewLine], bytes],
 ) -> bytes:
     """A page without scripts and without anything from elsewhere.
 
     Args:
         job_type: for the heading.
+        language: BCP 47 tag of the text.
         lines: in the order to show them.
         read: the image file of a line. Where it cannot be had, the page says so.
     """
@@ -56,7 +60,7 @@ def review_page(
         shown = html.escape(page) if isinstance(page, str) else _picture(page, line)
         figures.append(
             f'<figure style="--sure:{round(120 * line.confidence)}">{shown}'
-            f'<p lang="bo">{html.escape(line.text) or "(no text)"}</p>'
+            f'<p lang="{language}">{html.escape(line.text) or "(no text)"}</p>'
             f"<figcaption>{line.confidence:.3f} · {html.escape(line.volume)} · page {line.page} "
             f"({html.escape(line.image)}) · line {line.line}</figcaption></figure>"
         )

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocr_assets.volumes.components import find_pieces
+
 _LARGE = 0.06
 """Part of the page's height from which a piece may be a field of a chart."""
 
@@ -59,23 +61,23 @@ def find_letters(ink: NDArray[np.bool_]) -> Letters:
     little; pieces too long for letters count not at all.
     """
     height, width = ink.shape
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(ink.view(np.uint8))
-    w, h, area = stats[:, 2], stats[:, 3], stats[:, 4]
+    pieces = find_pieces(ink)
+    w, h, area = pieces.width, pieces.height, pieces.area
     letter = (h >= 5) & (w >= 2) & (w < 0.3 * width) & (h < 0.5 * height)
     letter &= (w < 8 * h) & (h < 8 * w + 8)
     # Solid fields, as on a colour chart.
     letter &= (area < 0.9 * w * h) | (np.minimum(w, h) < 12) | (h > 3 * w)
     letter[0] = False
     for piece in np.flatnonzero(letter & (h > _LARGE * height)):
-        x, y = stats[piece, :2]
-        letter[piece] = not _is_box(labels[y : y + h[piece], x : x + w[piece]] == piece)
+        x, y = pieces.left[piece], pieces.top[piece]
+        letter[piece] = not _is_box(pieces.labels[y : y + h[piece], x : x + w[piece]] == piece)
     if not letter.any():
         return Letters(np.zeros_like(ink), 0.0)
     h, area = h[letter], area[letter]
     order = np.argsort(h)
     total = np.cumsum(area[order])
     size = float(h[order][np.searchsorted(total, total[-1] / 2)])
-    return Letters(letter[labels], size)
+    return Letters(pieces.mask(letter), size)
 
 
 def _is_box(piece: NDArray[np.bool_]) -> bool:
@@ -99,26 +101,21 @@ def _pictures(ink: NDArray[np.bool_], size: float) -> NDArray[np.bool_]:
     core = cv2.morphologyEx(ink.view(np.uint8), cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
     if not core.any():
         return np.zeros(ink.shape, bool)
-    count, labels = cv2.connectedComponents(ink.view(np.uint8))
-    solid = np.zeros(count, bool)
-    solid[np.unique(labels[np.asarray(core, bool)])] = True
-    solid[0] = False
-    return np.asarray(solid[labels])
+    pieces = find_pieces(ink)
+    return pieces.mask(pieces.overlap(np.asarray(core, bool)) > 0)
 
 
 def _thin_pieces(ink: NDArray[np.bool_], mask: NDArray[np.bool_], size: float) -> NDArray[np.bool_]:
     """Frames and bent rules that no letter touches, and splinters of the rules in ``mask``."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(ink.view(np.uint8))
-    width, height, area = stats[:, 2], stats[:, 3], stats[:, 4]
+    pieces = find_pieces(ink)
+    width, height, area = pieces.width, pieces.height, pieces.area
     thin = (np.maximum(width, height) > 7 * size) & (area < 0.2 * size * (width + height))
     if mask.any():
         reach = 2 * max(1, round(0.12 * size)) + 1
         near = cv2.dilate(mask.view(np.uint8), np.ones((reach, reach), np.uint8))
-        inside = np.bincount(labels[np.asarray(near, bool)], minlength=count)
-        thin |= inside > 0.7 * area
+        thin |= pieces.overlap(np.asarray(near, bool)) > 0.7 * area
         thin |= (width > 6 * height) & (height < 0.25 * size) & (width > 0.6 * size)
-    thin[0] = False
-    return np.asarray(thin[labels])
+    return pieces.mask(thin)
 
 
 def _rules(
@@ -132,10 +129,9 @@ def _rules(
     strokes = cv2.morphologyEx(cv2.dilate(ink.view(np.uint8), across), cv2.MORPH_OPEN, along)
     if not strokes.any():
         return np.zeros(ink.shape, bool), np.zeros((0, 4), np.int32)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(strokes)
-    length = stats[:, 3 if upright else 2]
-    thickness = stats[:, 4] / np.maximum(1, length)
+    pieces = find_pieces(strokes.view(bool))
+    length = pieces.height if upright else pieces.width
+    thickness = pieces.area / np.maximum(1, length)
     keep = (length >= (4.0 if upright else 7.0) * size) & (thickness <= 0.9 * size)
     keep[0] = False
-    mask = keep[labels]
-    return mask & ink, stats[keep][:, :4].astype(np.int32)
+    return pieces.mask(keep) & ink, pieces.stats[keep][:, :4]

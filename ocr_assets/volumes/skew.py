@@ -52,7 +52,8 @@ def quarter_turns(ink: NDArray[np.bool_], size: float) -> int:
         ink: bool ``[h, w]``, as it came.
         size: letter size in pixels.
     """
-    level, upright = (_edge_energy(side, size)[0] for side in (ink, ink.T))
+    sides = (ink, np.ascontiguousarray(ink.T))
+    level, upright = (_edge_energy(side, size)[0] for side in sides)
     return 1 if upright > _SIDEWAYS * level else 0
 
 

@@ -26,11 +26,9 @@ INSTANCE_FILE = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
 
 
 @pytest.fixture
-def variables(
-    world: World, s3_bucket: Storage, s3_server: str, tmp_path: Path
-) -> Iterator[dict[str, str]]:
+def variables(world: World, s3_bucket: Storage, s3_server: str) -> Iterator[dict[str, str]]:
     """Settings of a world whose instance is on Postgres and whose logs are on S3."""
-    with postgres_server(tmp_path) as postgres:
+    with postgres_server() as postgres:
         yield environment(
             {
                 **world.variables(),
@@ -109,7 +107,7 @@ def test_interrupted_runs_are_waited_for_or_done_again(
         assert second.returncode == 1
         assert "a worker is running for" in second.stderr
         # The run's process stands still: no grace is long enough for it.
-        run_process = wait_until("its process", lambda: process_of(first, held.run_id), 60)
+        run_process = wait_until("its process", lambda: process_of(held.run_id), 60)
         run_process.suspend()
         said = first.stop()
         assert f"run {held.run_id} was ended and will be done again" in said
@@ -134,7 +132,7 @@ def at_work(instance: dg.DagsterInstance) -> bool:
     return any(run.status == dg.DagsterRunStatus.STARTED for run in instance.get_runs())
 
 
-def process_of(worker: Worker, run_id: str) -> psutil.Process | None:
+def process_of(run_id: str) -> psutil.Process | None:
     """The process that executes a run."""
     with dg.DagsterInstance.get() as instance:
         for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):

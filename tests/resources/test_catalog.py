@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from ocr_assets.regions.grid import CONUS, RegionGrid, Window
 from resources.catalog import Catalog, CatalogError, DatasetEntry, MissingDatasetError
+from resources.raster_ingest import publish_dataset
 from resources.storage import Storage
 
 SMALL = RegionGrid("small", Window(100, 160, 200, 300), 30, 50, ("y0_x0", "y1_x1"))
@@ -370,3 +372,75 @@ def test_everything_from_s3(s3_bucket: Storage, tmp_path: Path) -> None:
     assert len({catalog.fingerprint(name) for name in names}) == 4
     with pytest.raises(CatalogError, match="from the local disk only"):
         catalog.open_table("vector")
+
+    def test_every_part_of_a_shapefile_counts(self, tmp_path: Path) -> None:
+        write_buildings(tmp_path / "a.shp")
+        catalog = catalog_at(tmp_path, one=entry("vector", "a.shp"))
+        before = catalog.fingerprint("one")
+        assert catalog.fingerprint("one") == before
+        for part in (".dbf", ".shx", ".prj", ".cpg", ".shp"):
+            path = tmp_path / f"a{part}"
+            content = path.read_bytes()
+            path.write_bytes(content + b" ")
+            assert catalog.fingerprint("one") != before, part
+            path.write_bytes(content)
+            assert catalog.fingerprint("one") == before
+        (tmp_path / "a.cpg").unlink()
+        assert catalog.fingerprint("one") != before
+
+    def test_an_ingested_raster_is_known_by_its_recipe(self, tmp_path: Path) -> None:
+        found = []
+        for folder in ("a", "b"):
+            place = Storage(str(tmp_path / folder))
+            publish_dataset(place, raster(), {"made": "up"})
+            catalog = catalog_at(tmp_path, one=entry("icechunk", folder))
+            found.append(catalog.fingerprint("one"))
+        assert found[0] == found[1]
+        assert found[0].startswith("recipe:")
+        # What somebody else commits on top is not what the recipe says.
+        write_icechunk(icechunk.local_filesystem_storage(str(tmp_path / "b")), "by hand")
+        assert catalog.fingerprint("one").startswith("icechunk:")
+
+
+class TestRegister:
+    def test_entries_are_added_and_replaced(self, tmp_path: Path) -> None:
+        uri = str(tmp_path / "catalog.json")
+        one, two = (DatasetEntry.model_validate(entry("zarr", name)) for name in ("a", "b"))
+        Catalog.register(uri, {"one": one})
+        Catalog.register(uri, {"two": two})
+        Catalog.register(uri, {"one": two})
+        read = Catalog.read(uri)
+        assert read.grid is CONUS
+        assert read.datasets == {"one": two, "two": two}
+
+    def test_grid_and_notice_stay(self, tmp_path: Path) -> None:
+        catalog_at(tmp_path, old=entry("zarr", "a"))
+        uri = str(tmp_path / "catalog.json")
+        Catalog.register(uri, {"new": DatasetEntry.model_validate(entry("zarr", "b"))})
+        read = Catalog.read(uri)
+        assert (read.grid, read.notice, [*read.datasets]) == (SMALL, "test", ["new", "old"])
+
+    def test_many_at_once_lose_nothing(self, tmp_path: Path) -> None:
+        uri = str(tmp_path / "catalog.json")
+
+        def register(number: int) -> None:
+            made = DatasetEntry.model_validate(entry("zarr", f"{number}"))
+            Catalog.register(uri, {f"d{number}": made})
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(register, range(8)))
+        assert len(Catalog.read(uri).datasets) == 8
+
+    def test_on_an_object_store(self, s3_bucket: Storage) -> None:
+        uri = s3_bucket.uri("input/catalog.json")
+        for name in ("one", "two"):
+            made = DatasetEntry.model_validate(entry("zarr", name))
+            Catalog.register(uri, {name: made}, s3_bucket.s3)
+        assert [*Catalog.read(uri, s3_bucket.s3).datasets] == ["one", "two"]
+
+    def test_a_generated_catalog_is_left_alone(self, tmp_path: Path) -> None:
+        uri = str(tmp_path / "catalog.json")
+        Catalog(str(tmp_path), SMALL, {}, recipe={"seed": 1}).write(uri)
+        with pytest.raises(CatalogError, match="that of a generated world; set OCR_CATALOG"):
+            Catalog.register(uri, {"one": DatasetEntry.model_validate(entry("zarr", "a"))})
+        assert not Catalog.read(uri).datasets

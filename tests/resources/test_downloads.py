@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from file_server import FileServer
 
-from resources.downloads import DownloadError, download, read_url
+from resources.downloads import DownloadError, arrival_of, download, fetch, read_url
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -108,3 +108,68 @@ def test_only_http_is_followed(tmp_path: Path, url: str) -> None:
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="cannot be read"):
         read_url("http://127.0.0.1:9/none")
+
+
+class TestFetch:
+    def test_what_arrives_is_recorded(self, server: FileServer, tmp_path: Path) -> None:
+        told: list[int] = []
+        arrival = fetch(f"{server.url}/model", tmp_path / "model", on_bytes=told.append)
+        assert arrival == arrival_of(tmp_path / "model")
+        assert (arrival.sha256, arrival.size) == (SHA256, len(CONTENT))
+        assert arrival.published_sha256 is None
+        assert arrival.etag == f'"{hashlib.md5(CONTENT).hexdigest()}"'
+        assert told[0] == 0
+        assert told[-1] == len(CONTENT)
+        assert told == sorted(told)
+
+    def test_a_file_that_is_there_is_not_fetched_again(
+        self, server: FileServer, tmp_path: Path
+    ) -> None:
+        for _ in range(2):
+            fetch(f"{server.url}/model", tmp_path / "model")
+        assert len(server.requests) == 1
+        assert server.looks == ["/model"]
+
+    def test_a_published_hash_needs_no_look(self, server: FileServer, tmp_path: Path) -> None:
+        for _ in range(2):
+            arrival = fetch(f"{server.url}/model", tmp_path / "model", sha256=SHA256.upper())
+        assert arrival.published_sha256 == SHA256.upper()
+        assert (len(server.requests), server.looks) == (1, [])
+
+    def test_a_new_version_replaces_the_old_one(self, server: FileServer, tmp_path: Path) -> None:
+        fetch(f"{server.url}/model", tmp_path / "model")
+        server.files["/model"] = CONTENT[::-1]
+        arrival = fetch(f"{server.url}/model", tmp_path / "model")
+        assert arrival.sha256 == hashlib.sha256(CONTENT[::-1]).hexdigest()
+
+    def test_a_damaged_file_is_fetched_again(self, server: FileServer, tmp_path: Path) -> None:
+        fetch(f"{server.url}/model", tmp_path / "model")
+        (tmp_path / "model").write_bytes(bytes(len(CONTENT)))
+        fetch(f"{server.url}/model", tmp_path / "model")
+        assert (tmp_path / "model").read_bytes() == CONTENT
+
+    def test_a_server_that_is_gone_leaves_what_is_here(
+        self, server: FileServer, tmp_path: Path
+    ) -> None:
+        arrival = fetch(f"{server.url}/model", tmp_path / "model")
+        del server.files["/model"]
+        assert fetch(f"{server.url}/model", tmp_path / "model") == arrival
+
+    def test_other_bytes_than_published_are_refused(
+        self, server: FileServer, tmp_path: Path
+    ) -> None:
+        with pytest.raises(DownloadError, match="has changed or was damaged"):
+            fetch(f"{server.url}/model", tmp_path / "model", sha256="0" * 64)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_date_resumes_where_there_is_no_tag(self, server: FileServer, tmp_path: Path) -> None:
+        server.tags, server.dates = False, "Wed, 01 Jan 2025 00:00:00 GMT"
+        server.cuts = [100_000]
+        arrival = fetch(f"{server.url}/model", tmp_path / "model", first_wait=0)
+        assert [wanted for _, wanted in server.requests] == [None, "bytes=100000-"]
+        assert (arrival.etag, arrival.last_modified) == (None, server.dates)
+        fetch(f"{server.url}/model", tmp_path / "model")
+        assert len(server.requests) == 2
+        server.dates = "Thu, 02 Jan 2025 00:00:00 GMT"
+        fetch(f"{server.url}/model", tmp_path / "model")
+        assert len(server.requests) == 3

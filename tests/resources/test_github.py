@@ -201,7 +201,7 @@ def test_when_the_quota_is_used_up_nothing_more_is_asked(
     server: GitHubServer, github: GitHub
 ) -> None:
     server.releases = [release(1, "v1.0.0")]
-    server.moods = [lambda request: respond(request, 200, [], **limit(0, 600)) and None]
+    server.moods = [lambda request: respond(request, 200, [], **limit(0, 600))]
     assert github.get(releases(github)).content == []
     with pytest.raises(RateLimitedError) as caught:
         github.get(releases(github))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +174,23 @@ def test_broken_segmentation_contracts(
 def test_no_streams_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 streams"):
         Inference(tmp_path, streams=0)
+
+
+def test_threads_may_run_their_first_network_at_once() -> None:
+    """A run begins with the type of its input; in a process of its own, as first use counts."""
+    script = """
+import faulthandler, sys, threading
+from openvino import Type
+import resources.inference
+faulthandler.dump_traceback_later(60, exit=True)
+sys.setswitchinterval(1e-6)
+barrier = threading.Barrier(16)
+def first():
+    barrier.wait()
+    Type.f32.to_dtype()
+threads = [threading.Thread(target=first) for _ in range(16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

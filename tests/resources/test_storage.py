@@ -139,6 +139,48 @@ def test_if_absent_has_one_winner(storage: Storage) -> None:
     assert [info.key for info in storage.list()] == ["claims/x"]
 
 
+def test_no_update_of_a_file_is_lost(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+
+    def add(number: int) -> None:
+        storage.update_bytes("a/list", lambda data: (data or b"") + f"{number} ".encode())
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(12)))
+    assert sorted(storage.read_bytes("a/list").split()) == sorted(
+        str(number).encode() for number in range(12)
+    )
+
+
+@pytest.mark.parametrize("before", [None, b"old "])
+def test_no_update_of_an_object_is_lost(s3_bucket: Storage, before: bytes | None) -> None:
+    if before is not None:
+        s3_bucket.write_bytes("list", before)
+    seen: list[bytes | None] = []
+
+    def change(data: bytes | None) -> bytes:
+        seen.append(data)
+        if len(seen) == 1:  # Another writer is faster.
+            s3_bucket.write_bytes("list", (data or b"") + b"theirs ")
+        return (data or b"") + b"ours"
+
+    s3_bucket.update_bytes("list", change)
+    expected = (before or b"") + b"theirs "
+    assert seen == [before, expected]
+    assert s3_bucket.read_bytes("list") == expected + b"ours"
+
+
+def test_a_change_that_fails_leaves_the_object(storage: Storage) -> None:
+    storage.write_bytes("a", b"before")
+
+    def fail(data: bytes | None) -> bytes:
+        raise ValueError(data)
+
+    with pytest.raises(ValueError, match="before"):
+        storage.update_bytes("a", fail)
+    assert storage.read_bytes("a") == b"before"
+
+
 def test_files_in_parts(storage: Storage, tmp_path: Path) -> None:
     source = tmp_path / "big.bin"
     source.write_bytes(os.urandom(20 * 1024 * 1024 + 7))

@@ -14,7 +14,7 @@ from sample_worlds import World
 from ocr_assets.definitions import build_defs
 from ocr_assets.deployment import Deployment
 from ocr_assets.regions import inputs
-from ocr_assets.regions.assets import input_key
+from ocr_assets.regions.input_assets import input_key
 from sensors.sources import input_sensor
 
 
@@ -45,7 +45,8 @@ def reported(result: dg.SensorResult | dg.SkipReason) -> dict[str, str]:
     for event in result.asset_events:
         assert isinstance(event, dg.AssetMaterialization)
         fingerprint = event.metadata["fingerprint"].value
-        assert event.tags == {"dagster/data_version": fingerprint}
+        assert event.tags is not None
+        assert event.tags["dagster/data_version"] == fingerprint
         found[event.asset_key.to_user_string()] = str(fingerprint)
     return found
 

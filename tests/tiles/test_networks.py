@@ -16,6 +16,7 @@ from recognition_models import node, onnx_bytes
 
 from ocr_assets.tiles.frozen_graph import placeholders_with_default
 from ocr_assets.tiles.networks import NetworkError, load_super_resolution, load_tree_cover
+from ocr_assets.tiles.tree_cover import predict_tree_cover
 from resources.inference import Inference
 
 WINDOWS = np.random.default_rng(0).uniform(-1, 1, (3, 5, 172, 172, 17)).astype(np.float32)
@@ -116,6 +117,19 @@ def test_the_published_topology(inference: Inference, tmp_path: Path) -> None:
     assert answer.shape == (1, 158, 158)
     assert 0.01 < answer.std() < 0.5
     np.testing.assert_array_equal(answer, network(WINDOWS[:1]))
+
+
+def test_a_tile_is_predicted_by_the_published_topology(tmp_path: Path) -> None:
+    path = saved(tree_cover_model(), tmp_path)
+    features = np.random.default_rng(2).uniform(0, 0.5, (5, 158, 170, 17)).astype(np.float32)
+    one, two = (
+        predict_tree_cover(features, load_tree_cover(path, Inference(tmp_path / "cache", streams)))
+        for streams in (1, 2)
+    )
+    # Windows that run at the same time make no difference.
+    np.testing.assert_array_equal(one, two)
+    assert one.shape == (158, 170)
+    assert len(np.unique(one)) > 10
 
 
 def test_group_norms_forbid_the_whole_tile_even_where_size_is_open(

@@ -283,7 +283,7 @@ def test_around_the_pole(tmp_path: Path) -> None:
     )
     path = write(antarctic, tmp_path / "r.gpkg")
     request = read_request(path, GRID, year=2024, latest=LATEST)
-    assert told(request)[0] == ("unusable geometry", "feature 0", "goes around a pole")
+    assert told(request) == [("unusable geometry", "feature 0", "goes around a pole")]
     assert (len(request), request.lost) == (0, 1)
 
 

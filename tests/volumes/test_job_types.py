@@ -30,6 +30,7 @@ def test_types_from_a_file_follow_the_built_in_ones(tmp_path: Path, suffix: str)
     types = load_job_types(path)
     assert types["dzongkha"] == JobType("dzongkha", model="dzo")
     assert find_job_type(types, len(types)) is find_job_type(types, "dzongkha")
+    assert types["dzongkha"].language == "dz"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,7 @@ def test_types_from_a_file_follow_the_built_in_ones(tmp_path: Path, suffix: str)
         ({"a": {"model": "x", "line_mode": "page"}}, "'line_mode': unknown value 'page'"),
         ({"a": {"model": "x", "line_mode": "layout"}}, "needs a segmentation model"),
         ({"a": {"model": "x", "decoder": "best"}}, "'decoder': unknown value 'best'"),
+        ({"a": {"model": "x", "language": "Tibetan"}}, "'language': 'Tibetan' is no language"),
         ({"a": {"model": "x", "k_factr": 2}}, "unknown field 'k_factr'"),
         ({"a": "bod"}, "not a table of fields"),
         ([], "no table 'job_types'"),

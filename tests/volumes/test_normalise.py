@@ -1,9 +1,8 @@
-"""Spelling of Tibetan text, error rates and the loop flag."""
+"""Spelling of Tibetan text, and the loop flag."""
 
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
 
 import pytest
 from hypothesis import given
@@ -11,8 +10,6 @@ from hypothesis import strategies as st
 
 from ocr_assets.volumes.normalise import (
     LOOP_THRESHOLD,
-    character_error_rate,
-    edit_distance,
     loop_score,
     normalise,
     normalise_for_scoring,
@@ -105,28 +102,6 @@ def test_canonically_equal_texts_become_one(text: str) -> None:
 @given(TIBETAN)
 def test_scoring_does_not_see_the_choice_of_spelling(text: str) -> None:
     assert normalise_for_scoring(normalise(text)) == normalise_for_scoring(text)
-
-
-@given(st.text("ཀཁག་", max_size=7), st.text("ཀཁག་", max_size=7))
-def test_edit_distance_equals_its_definition(first: str, second: str) -> None:
-    @cache
-    def distance(i: int, j: int) -> int:
-        if not i or not j:
-            return i + j
-        return min(
-            distance(i - 1, j) + 1,
-            distance(i, j - 1) + 1,
-            distance(i - 1, j - 1) + (first[i - 1] != second[j - 1]),
-        )
-
-    assert edit_distance(first, second) == distance(len(first), len(second))
-
-
-def test_character_error_rate() -> None:
-    assert character_error_rate("བཀྲ་ཤིས", "བཀྲ་ཤས") == pytest.approx(1 / 7)
-    assert character_error_rate("བཀྲ་ཤིས།", " བཀྲ་ཤིས །\n") == 0
-    assert character_error_rate("", "ཀཁ") == 2
-    assert character_error_rate("", "") == 0
 
 
 def test_loops_are_told_from_running_text() -> None:

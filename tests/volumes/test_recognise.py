@@ -17,8 +17,9 @@ from recognition_models import (
 )
 
 from ocr_assets.volumes.models import LineModel, read_line_model
-from ocr_assets.volumes.normalise import edit_distance, normalise_for_scoring
+from ocr_assets.volumes.normalise import normalise_for_scoring
 from ocr_assets.volumes.recognise import recognise_lines
+from ocr_assets.volumes.scoring import edit_distance
 from resources.inference import Inference, LineNetwork
 
 BOD = Path("/usr/share/tesseract-ocr/5/tessdata/bod.traineddata")

@@ -1,0 +1,175 @@
+"""Regions on Dask: a scheduler, two worker processes, and nothing shared but the object store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dagster as dg
+import pytest
+from engines import DaskProcesses, dask_processes
+from sample_worlds import REGION_ASSETS, Outcome, World, execute, materializations
+
+from ocr_assets import region_writer
+from ocr_assets.deployment import Deployment
+from ocr_assets.region_writer import RegionWriter
+from ocr_assets.regions import inputs
+from resources import dask_cluster
+from resources.cluster import cluster_for
+from resources.settings import Settings
+from resources.storage import Storage
+
+pytestmark = pytest.mark.end_to_end
+RANGES = (("y0_x0", "y0_x1"), ("y0_x2", "y0_x3"), ("y1_x0", "y1_x1"), ("y1_x2", "y1_x3"))
+BP_30M = inputs.BURN_PROBABILITY_30M[2011]
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskProcesses]:
+    """A scheduler with two workers that know no setting, only the keys of the object store."""
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    with dask_processes(tmp_path_factory.mktemp("dask"), 2, keys) as running:
+        yield running
+
+
+@pytest.fixture
+def only_workers_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computing a region in this process is a failure."""
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("a region was computed by the run's own process")
+
+    monkeypatch.setattr(region_writer, "process_region", fail)
+
+
+def initialised(deployment: Deployment) -> Deployment:
+    deployment.regions.initialize(deployment.template)
+    return deployment
+
+
+def stored(deployment: Deployment, region_id: str) -> tuple[Any, bytes]:
+    """Ledger entry and pixels of a region."""
+    window = deployment.regions.regions[region_id]
+    pixels = deployment.regions.dataset(window)
+    values = b"".join(pixels[name].values.tobytes() for name in sorted(pixels.data_vars))
+    return deployment.ledger()[region_id], values
+
+
+def commits(deployment: Deployment) -> list[list[str]]:
+    """Regions of each commit, in order of their first."""
+    branch = deployment.regions._branch
+    snapshots = branch.repository.ancestry(branch=branch.branch)
+    kept = [snapshot for snapshot in snapshots if snapshot.metadata.get("kind") == "regions"]
+    return sorted(sorted(snapshot.metadata["regions"]) for snapshot in kept)
+
+
+def test_four_runs_at_one_scheduler_do_four_runs_work(
+    ocr: Callable[..., Outcome],
+    s3_bucket: Storage,
+    dask: DaskProcesses,
+    request: pytest.FixtureRequest,
+) -> None:
+    assert s3_bucket.s3.endpoint_url is not None
+    places = {
+        "s3_endpoint_url": s3_bucket.s3.endpoint_url,
+        "catalog": f"{s3_bucket.root}/input/catalog.json",
+    }
+    variables = {f"OCR_{name.upper()}": value for name, value in places.items()}
+    assert ocr("sample", OCR_STORAGE_ROOT=s3_bucket.root, **variables).status == 0
+
+    alone = initialised(Deployment(Settings(storage_root=f"{s3_bucket.root}/alone", **places)))
+    first = [region_id for region_id, _ in RANGES]
+    assert list(RegionWriter(alone).write(first)) == first
+
+    request.getfixturevalue("only_workers_compute")
+    settings = Settings(
+        storage_root=f"{s3_bucket.root}/together",
+        platform="dask",
+        dask_scheduler=dask.address,
+        **places,
+    )
+    initialised(Deployment(settings))
+
+    def run(regions: tuple[str, str]) -> set[tuple[str, str | None]]:
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = execute(Deployment(settings), REGION_ASSETS, instance, regions=regions)
+            assert result.success
+            return set(materializations(result, instance))
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(run, RANGES))
+    for regions, found in zip(RANGES, made, strict=True):
+        assert found == {(asset, region) for asset in REGION_ASSETS for region in regions}
+    together = Deployment(settings)
+    assert set(together.ledger()) == {region for regions in RANGES for region in regions}
+    assert commits(together) == [list(regions) for regions in RANGES]
+    for region_id in first:
+        assert stored(together, region_id) == stored(alone, region_id)
+
+
+@pytest.mark.usefixtures("only_workers_compute")
+def test_a_bad_region_fails_alone(world: World, dask: DaskProcesses) -> None:
+    world.doctor_region(BP_30M, "BP", "y0_x1", 2.0)
+    deployment = initialised(world.deployment(platform="dask", dask_scheduler=dask.address))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = execute(deployment, REGION_ASSETS, instance, regions=("y0_x0", "y0_x2"))
+        assert not result.success
+        found = set(materializations(result, instance))
+    (failure,) = result.get_step_failure_events()
+    told = failure.step_failure_data.user_failure_data
+    assert told is not None
+    failed: Any = told.metadata["failed"].value
+    assert list(failed) == ["y0_x1"]
+    assert f"{BP_30M}: BP runs from 2 to 2 in region y0_x1" in failed["y0_x1"]
+    assert {region for _, region in found} == {"y0_x0", "y0_x2"}
+    assert set(deployment.ledger()) == {"y0_x0", "y0_x2"}
+    assert commits(deployment) == [["y0_x0", "y0_x2"]]
+
+
+def written(deployment: Deployment, regions: Sequence[str]) -> RegionWriter:
+    cluster = cluster_for(deployment.settings)
+    writer = RegionWriter(deployment, cluster)
+    list(writer.write(regions))
+    cluster.close()
+    return writer
+
+
+def test_workers_with_other_code_are_refused(
+    world: World, dask: DaskProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = initialised(world.deployment(platform="dask", dask_scheduler=dask.address))
+    lineage = {**deployment.region_lineage, "code_version": "other"}
+    monkeypatch.setattr(Deployment, "region_lineage", lineage)
+    writer = written(Deployment(deployment.settings), ["y0_x0", "y0_x1"])
+    assert writer.written == {}
+    assert set(writer.failed) == {"y0_x0", "y0_x1"}
+    assert "a worker has other code, packages or inputs than this run" in writer.failed["y0_x0"]
+    assert deployment.ledger() == {}
+
+
+def test_a_worker_reads_changed_inputs_in_the_next_run(world: World, dask: DaskProcesses) -> None:
+    settings = {"platform": "dask", "dask_scheduler": dask.address}
+    first = initialised(world.deployment(**settings))
+    assert set(written(first, ["y0_x0"]).written) == {"y0_x0"}
+    world.doctor_region(BP_30M, "BP", "y0_x0", 0.5)
+    second = world.deployment(**settings)
+    assert second.region_lineage != first.region_lineage
+    writer = written(second, ["y0_x0"])
+    assert writer.failed == {}
+    assert second.ledger()["y0_x0"]["lineage"] == second.region_lineage
+
+
+def test_the_command_line_chooses_the_platform(
+    ocr: Callable[..., Outcome],
+    world: World,
+    dask: DaskProcesses,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 2)
+    done = ocr("process-region", "y0_x0", "--platform", "dask", OCR_DASK_SCHEDULER=dask.address)
+    assert done.status == 0, done.err
+    assert set(world.deployment().ledger()) == {"y0_x0"}
+    nowhere = {"OCR_PLATFORM": "dask", "OCR_DASK_SCHEDULER": "tcp://127.0.0.1:1"}
+    failed = ocr("process-region", "y0_x1", **nowhere)
+    assert "there is no Dask scheduler at tcp://127.0.0.1:1" in failed.complaint
