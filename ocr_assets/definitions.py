@@ -13,6 +13,7 @@ from ocr_assets.deployment import Deployment
 from ocr_assets.deployment_runs import deploy_job
 from ocr_assets.regions.assets import region_wing
 from ocr_assets.regions.checks import region_checks
+from ocr_assets.request_jobs import request_jobs
 from ocr_assets.tile_library import TileLibrary
 from ocr_assets.tiles.assets import tile_wing
 from ocr_assets.volume_library import VolumeLibrary
@@ -26,6 +27,9 @@ from resources.settings import load_settings
 from sensors.alerts import alert_sensors
 from sensors.github import github_sensors
 from sensors.sources import input_sensor
+from sensors.tile_requests import tile_request_sensor
+from sensors.volume_requests import volume_request_sensor
+from sensors.volume_sources import volume_source_sensor
 
 
 def build_defs(
@@ -36,14 +40,23 @@ def build_defs(
     """Definitions of every wing for one deployment."""
     volumes = VolumeLibrary(deployment.settings)
     tiles = TileLibrary(deployment.settings)
+    requested = [*tile_wing(tiles), *volume_wing(volumes)]
+    requests = request_jobs(requested)
     definitions = dg.Definitions(
-        assets=[*region_wing(deployment), *tile_wing(tiles), *volume_wing(volumes)],
+        assets=[*region_wing(deployment), *requested],
         asset_checks=[*region_checks(), *volume_checks()],
-        jobs=[deploy_job(deployment.settings, build_defs), vector_tiles_job(deployment.settings)],
+        jobs=[
+            deploy_job(deployment.settings, build_defs),
+            vector_tiles_job(deployment.settings),
+            *requests.values(),
+        ],
         sensors=[
             input_sensor(),
             *github_sensors(deployment.settings),
             *alert_sensors(deployment.settings),
+            tile_request_sensor(tiles, requests),
+            volume_request_sensor(volumes, requests),
+            volume_source_sensor(volumes, requests),
         ],
         resources={
             "deployment": deployment,

@@ -1,26 +1,30 @@
 """A deployment: one environment and version, the places it writes, and the inputs it reads.
 
+A deployment looks at one type of risk; :meth:`Deployment.of` gives it for another. Types share
+settings, catalog and grid. Each has a region repository, tables and tiles of its own.
+
 Belongs here: what an environment may do, where its artefacts are, which regions are current,
 wiping. Does not belong here: how artefacts are computed or stored.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ocr_assets.lineage import code_version, lineage
 from ocr_assets.regions.grid import CONUS, CRS, STEP, RegionGrid
+from ocr_assets.regions.risk_type import RISK_NAMES, risk_key
 from ocr_assets.regions.status import RegionStatus, is_current, region_status
 from resources.catalog import Catalog
+from resources.cluster import SharedOnWorkers
 from resources.icechunk_branch import NotInitializedError
 from resources.icechunk_store import RegionStore
 from resources.raster_template import RasterTemplate
 from resources.settings import Settings
-from resources.storage import Storage
+from resources.storage import ObjectInfo, Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
     from ocr_assets.regions.buildings import BuildingSource
     from ocr_assets.regions.geographies import Level
+    from ocr_assets.regions.risk_type import RiskType
 
 REGION_MODULES = (
     "geoparquet.py",
@@ -36,20 +41,25 @@ REGION_MODULES = (
         f"regions/{name}.py"
         for name in (
             "buildings",
-            "convolution",
             "footprints",
             "geographies",
             "grid",
-            "inputs",
             "kernels",
             "process",
-            "resample",
-            "risk",
-            "spread",
+            "risk_type",
         )
     ),
 )
-"""Source files that decide what a region's artefacts contain."""
+"""Source files that decide what a region's artefacts contain, of every type of risk."""
+
+RISK_MODULES: Mapping[str, tuple[str, ...]] = {
+    name: tuple(f"regions/{module}.py" for module in ("inputs", "raster_cuts", "resample", *modules))
+    for name, modules in {
+        "fire": ("convolution", "fire_risk", "risk", "spread"),
+        "wind": ("wind_risk",),
+    }.items()
+}
+"""Source files that decide beside these, by type of risk."""
 
 
 RELEASE_RECORDS = "releases"
@@ -66,17 +76,47 @@ class DeploymentError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """Settings made concrete. Nothing is opened before it is used."""
+class Deployment(SharedOnWorkers):
+    """Settings made concrete, for one type of risk. Nothing is opened before it is used."""
 
     settings: Settings
+    risk_name: str = RISK_NAMES[0]
 
-    def __reduce__(self) -> tuple[Callable[..., Deployment], tuple[Settings, str]]:
-        return _unpickled, (self.settings, self._identity)
+    def __reduce__(self) -> tuple[Any, ...]:
+        first = self.of(RISK_NAMES[0])
+        return super().__reduce__() if self is first else (Deployment.of, (first, self.risk_name))
+
+    def of(self, risk_name: str) -> Deployment:
+        """This deployment for another type of risk, always the same one.
+
+        Raises:
+            DeploymentError: there is no such type.
+        """
+        if risk_name not in RISK_NAMES:
+            raise DeploymentError(
+                f"there is no risk type {risk_name!r}; there are {', '.join(RISK_NAMES)}"
+            )
+        if risk_name not in self._by_risk:
+            other = Deployment(self.settings, risk_name)
+            # One dictionary for all of them; a frozen instance takes it as a cached value.
+            other.__dict__["_by_risk"] = self._by_risk
+            self._by_risk[risk_name] = other
+        return self._by_risk[risk_name]
 
     @cached_property
-    def _identity(self) -> str:
-        return secrets.token_hex(8)
+    def _by_risk(self) -> dict[str, Deployment]:
+        return {self.risk_name: self}
+
+    @cached_property
+    def risk(self) -> RiskType:
+        """The type of risk."""
+        from ocr_assets.regions.risk_types import RISK_TYPES
+
+        return RISK_TYPES[self.risk_name]
+
+    def key(self, name: str) -> str:
+        """An asset or place of this type of risk, by the name that it has in every type."""
+        return risk_key(self.risk_name, name)
 
     @cached_property
     def grid(self) -> RegionGrid:
@@ -90,15 +130,27 @@ class Deployment:
         return Catalog.read(self.settings.catalog_uri, self.settings.s3)
 
     @cached_property
-    def storage(self) -> Storage:
-        """Root of this version's tables and tiles."""
+    def root(self) -> Storage:
+        """Root of this version's tables and tiles of every type of risk."""
         return Storage(self.settings.output_root, self.settings.s3)
 
     @cached_property
+    def storage(self) -> Storage:
+        """Root of this version's tables and tiles of this type of risk."""
+        folder = self.key("").rstrip("/")
+        return self.root.child(folder) if folder else self.root
+
+    @cached_property
     def regions(self) -> RegionStore:
-        """The environment's region-risk repository."""
-        place = Storage(self.settings.icechunk_uri, self.settings.s3)
+        """The environment's region repository of this type of risk."""
+        place = Storage(self.regions_uri, self.settings.s3)
         return RegionStore(place, self.settings.icechunk_branch)
+
+    @property
+    def regions_uri(self) -> str:
+        """Place of the environment's region repository of this type of risk."""
+        folder = self.key("").rstrip("/")
+        return f"{self.settings.icechunk_uri}-{folder}" if folder else self.settings.icechunk_uri
 
     @cached_property
     def template(self) -> RasterTemplate:
@@ -113,9 +165,9 @@ class Deployment:
             step=STEP,
             crs=CRS,
             chunks=template.chunk_shape(self.grid),
-            variables=template.variable_attributes(),
+            variables=template.variable_attributes(self.risk),
             regions=template.region_slices(self.grid),
-            attrs={**template.ATTRIBUTES, "notice": self.catalog.notice},
+            attrs={**template.attributes(self.risk), "notice": self.catalog.notice},
         )
 
     @property
@@ -125,12 +177,9 @@ class Deployment:
 
     @cached_property
     def rasters(self) -> dict[str, xr.Dataset]:
-        """The opened input rasters of the risk step, by dataset name."""
-        from ocr_assets.regions.inputs import raster_names
-
-        return {
-            name: self.catalog.open_raster(name) for name in raster_names(self.catalog.datasets)
-        }
+        """The opened input rasters of this type of risk, by dataset name."""
+        names = self.risk.rasters(self.catalog.datasets)
+        return {name: self.catalog.open_raster(name) for name in names}
 
     @cached_property
     def footprints(self) -> BuildingSource:
@@ -167,12 +216,12 @@ class Deployment:
     @cached_property
     def region_lineage(self) -> dict[str, Any]:
         """Lineage record of a region computed now: a region is current if its own is equal."""
-        from ocr_assets.regions.inputs import BUILDINGS, GEOGRAPHIES, raster_names
+        from ocr_assets.regions.inputs import BUILDINGS, GEOGRAPHIES
 
-        names = [*raster_names(self.catalog.datasets), BUILDINGS]
+        names = [*self.risk.rasters(self.catalog.datasets), BUILDINGS]
         outlines = GEOGRAPHIES.values() if self._codes_come_from_outlines else ()
         return self.lineage(
-            code_version(*REGION_MODULES),
+            code_version(*REGION_MODULES, *RISK_MODULES[self.risk_name]),
             {
                 **{name: self.catalog.fingerprint(name) for name in names},
                 **self.fingerprints(*outlines),
@@ -247,26 +296,22 @@ class Deployment:
                 "production is never wiped; wiping is for qa and staging (OCR_ENVIRONMENT=qa)"
             )
         self.require_unpublished()
-        objects = self.storage.list()
+        objects = self._objects()
         size = sum(info.size for info in objects)
         return [
             f"{len(self.ledger())} regions on branch {self.settings.icechunk_branch} of "
-            f"{self.settings.icechunk_uri}",
+            f"{self.regions_uri}",
             f"{len(objects)} objects, {size / 1e6:.1f} MB, in {self.storage.uri()}",
         ]
 
+    def _objects(self) -> list[ObjectInfo]:
+        """This version's tables and tiles of this type of risk."""
+        others = () if self.key("") else RISK_NAMES[1:]
+        return [info for info in self.storage.list() if info.key.split("/")[0] not in others]
+
     def wipe(self) -> None:
-        """Forget all regions and delete this version's tables and tiles; inputs stay."""
+        """Forget all regions of this type of risk and delete their tables and tiles."""
         self.describe_wipe()
         if self.ledger():
             self.regions.wipe()
-        self.storage.delete(info.key for info in self.storage.list())
-
-
-@lru_cache(maxsize=4)
-def _unpickled(settings: Settings, identity: str) -> Deployment:
-    """The copy of a deployment in a worker's process.
-
-    All pieces of a run share one, so that inputs are opened once; the next run gets a fresh one.
-    """
-    return Deployment(settings)
+        self.storage.delete(info.key for info in self._objects())

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from ocr_assets.geoparquet import (
     open_geoparquet,
 )
 from ocr_assets.ingestion import Ingested, IngestError, Ingestion
-from ocr_assets.lineage import code_version
+from ocr_assets.lineage import code_version, content_hash
 from ocr_assets.regions import inputs
 from ocr_assets.regions.building_tags import TablePlace, tag_all_buildings
 from ocr_assets.regions.census import CONTIGUOUS, write_outlines
@@ -50,6 +50,7 @@ from ocr_assets.regions.warp import (
     open_raster_file,
     raise_to,
 )
+from ocr_assets.regions.wind_climate import blocks, wind_climate
 from resources.archives import extracted
 from resources.atomic import write_atomic
 from resources.catalog import Catalog, DatasetEntry
@@ -72,6 +73,7 @@ CHUNKS = (6000, 4500)
 """Rows and columns of a raster's chunk: a region of the CONUS grid."""
 
 _RASTER_CODE = ("regions/grid.py", "regions/resample.py", "regions/warp.py")
+_WIND_CODE = ("regions/fire_weather.py", "regions/kernels.py", "regions/wind_climate.py")
 _OUTLINE_CODE = ("geoparquet.py", "regions/census.py")
 _OVERTURE_CODE = ("geoparquet.py", "regions/overture.py")
 _TAG_CODE = (
@@ -359,36 +361,10 @@ def ingest_tagged_buildings(ingestion: Ingestion, source: Source) -> Ingested:
 # ------------------------------------------------------------------------- winds
 
 
-@dataclass(frozen=True)
-class WindStep:
-    """How a dataset is computed from the hourly winds.
-
-    Attributes:
-        compute: gets the hourly dataset (lazy, dimensions ``time``, ``y``, ``x``; see
-            :data:`HOURLY_VARIABLES`) and a function to call with the name of each finished piece;
-            gives the dataset on the same 4 km cells, in memory, with ``spatial_ref``.
-        code: modules of the package that decide its content.
-        pieces: how many pieces it announces for an hourly dataset.
-    """
-
-    compute: Callable[[xr.Dataset, Callable[[str], None]], xr.Dataset]
-    code: tuple[str, ...]
-    pieces: Callable[[xr.Dataset], int] = lambda _: 1
-
-
-WIND_STEPS: dict[str, WindStep] = {}
-"""How each dataset that comes from the hourly winds is computed, by its name."""
-
-HOURLY_VARIABLES = ("T2", "TD2", "U10", "V10")
-"""Of CONUS404: temperature and dew point at 2 m in K, wind along x and y at 10 m in m/s."""
-
-
 def open_hourly_winds(source: Source) -> xr.Dataset:
     """The published hourly dataset, read anonymously and lazily, without a task graph.
 
-    Raises:
-        IngestError: a variable is missing.
-        resources.catalog.CatalogError: there is no Zarr store.
+    Raises CatalogError if there is no Zarr store.
     """
     options = S3Options(endpoint_url=source.endpoint, region=source.region, anonymous=True)
     entry = DatasetEntry(
@@ -398,34 +374,33 @@ def open_hourly_winds(source: Source) -> xr.Dataset:
         source=source.citation,
         synthetic=False,
     )
-    hourly = Catalog(source.url, CONUS, {source.name: entry}, s3=options).open_raster(source.name)
-    if missing := [name for name in HOURLY_VARIABLES if name not in hourly.variables]:
-        raise IngestError(
-            f"{source.url} has no variable {missing[0]!r}; it has "
-            f"{', '.join(map(str, hourly.data_vars))}"
-        )
-    return hourly
+    catalog = Catalog(source.url, CONUS, {source.name: entry}, s3=options)
+    return catalog.open_raster(source.name)
 
 
 def ingest_winds(ingestion: Ingestion, source: Source, dataset: str) -> Ingested:
-    """Compute a dataset from the hourly winds, which are read in place, and publish it.
+    """Make the wind climatology of the risk step from the hourly winds, which are read in place.
 
     Raises:
-        IngestError: the publisher's store lacks a variable, or nothing computes the dataset.
+        ocr_assets.regions.wind_climate.WindClimateError: the publisher's store lacks something.
+        StorageError, CatalogError: it cannot be read, or the climatology not be written.
     """
-    if dataset not in WIND_STEPS:
-        raise IngestError(f"nothing computes {dataset} from {source.title}")
-    step = WIND_STEPS[dataset]
-    lineage = _lineage(source, step.code, {source.name: ingestion.look(source.name).version})
+    method = ingestion.settings.method
+    version = ingestion.look(source.name).version
+    lineage = _lineage(source, _WIND_CODE, {source.name: version}, method=method)
     storage = ingestion.storage.child(f"{dataset}.icechunk")
     skipped = is_published(storage, lineage)
     metadata: dict[str, Any] = {"lineage": lineage}
     if not skipped:
         hourly = open_hourly_winds(source)
-        with ingestion.progress.task(dataset, step.pieces(hourly)) as advance:
-            computed = step.compute(hourly, advance)
+        # What is kept there belongs to one recipe; a run that goes on has the same.
+        parts = ingestion.folder(source) / f"blocks-{content_hash(lineage)}"
+        with ingestion.progress.task(dataset, len(blocks(hourly))) as advance:
+            computed = wind_climate(hourly, parts, method, advance)
         metadata["snapshot"] = publish_dataset(storage, computed, lineage)
-        metadata["pixels"] = int(np.prod([computed.sizes[axis] for axis in ("y", "x")]))
+        metadata["pixels"] = computed.sizes["y"] * computed.sizes["x"]
+        metadata["hours"] = hourly.sizes["time"]
+        shutil.rmtree(parts, ignore_errors=True)
     uri = f"{dataset}.icechunk"
     return Ingested(
         dataset,

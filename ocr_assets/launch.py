@@ -20,6 +20,8 @@ from ocr_assets.input_reports import unknown_inputs
 from ocr_assets.partitions import RANGE_END, RANGE_START, contiguous_ranges
 from ocr_assets.regions.checks import region_checks
 from ocr_assets.run_processes import process_tag
+from resources.catalog import CatalogError
+from resources.keys import StorageError
 from resources.progress import ProgressReporter
 
 REGION_ASSETS = ("region_risk", "region_buildings")
@@ -153,7 +155,10 @@ class GraphLauncher:
 
     def _report_inputs(self) -> None:
         """Tell which inputs there are: what is made from them is then stale when they change."""
-        found = self.deployment.fingerprints(*self.deployment.catalog.datasets)
+        try:
+            found = self.deployment.fingerprints(*self.deployment.catalog.datasets)
+        except (CatalogError, StorageError):
+            return  # What a run needs and does not find, the run tells.
         for event in unknown_inputs(self.instance, found, found).values():
             self.instance.report_runless_asset_event(event)
 

@@ -14,3 +14,9 @@ REGION = Stage("region", memory=3, cores=1, disk=1, vm_type="m8g.2xlarge")
 
 TILE_SOURCE = Stage("tile-source", memory=1, cores=1, disk=1, vm_type="m8g.large")
 """One source of one tile with 24 optical dates."""
+
+TREE_COVER = Stage("tree-cover", memory=2, cores=1, disk=1, vm_type="m8g.xlarge")
+"""Tree cover of one tile with 24 optical dates: 1.2 GB at the peak, 1.6 with large networks."""
+
+READING = Stage("reading", memory=2, cores=4, disk=4, vm_type="c8g.2xlarge")
+"""Lines or text of one volume."""

@@ -21,7 +21,7 @@ from ocr_assets.needs import REGION
 from ocr_assets.regions.buildings import write_region_buildings
 from ocr_assets.regions.process import RegionResult, process_region
 from ocr_assets.regions.status import is_current
-from resources.cluster import Cluster, ClusterError, InProcess, WorkerLostError
+from resources.cluster import OTHER_CODE, Cluster, ClusterError, InProcess, WorkerLostError
 from resources.icechunk_store import RegionBatch, RegionWrite
 from resources.keys import StorageError
 from resources.manifest import content_addressed, sha256_file
@@ -70,12 +70,10 @@ def compute_region(
         StorageError: a store failed.
     """
     if deployment.region_lineage != lineage:
-        raise ClusterError(
-            "a worker has other code, packages or inputs than this run: install the same version "
-            "of ocr-assets where workers are started, and start them again"
-        )
+        raise ClusterError(OTHER_CODE)
     started = time.perf_counter()
     result = process_region(
+        deployment.risk,
         deployment.rasters,
         deployment.footprints,
         deployment.grid,

@@ -5,13 +5,17 @@ and a year, the list of images belongs to a volume and everything else to a job 
 so a request is two runs, one after the other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 TILE_FIRST, TILE_WANTED = "requested_terrain", "requested_tiles"
 VOLUME_FIRST, VOLUME_WANTED = "requested_listings", "requested_volumes"
 """Names of the jobs."""
+
+Jobs = Mapping[str, UnresolvedAssetJobDefinition]
+"""The jobs of requests by their names."""
 
 _ASSETS = {
     TILE_FIRST: (("elevation",), "Terrain of a tile that was asked for."),
@@ -27,14 +31,14 @@ _ASSETS = {
 }
 
 
-def request_jobs(assets: Iterable[dg.AssetsDefinition]) -> list[dg.UnresolvedAssetJobDefinition]:
+def request_jobs(assets: Iterable[dg.AssetsDefinition]) -> Jobs:
     """The jobs of requests, of those assets that there are."""
     there = {key.to_user_string() for asset in assets for key in asset.keys}
-    return [
-        dg.define_asset_job(
+    return {
+        name: dg.define_asset_job(
             name,
             dg.AssetSelection.assets(*(asset for asset in wanted if asset in there)),
             description=description,
         )
         for name, (wanted, description) in _ASSETS.items()
-    ]
+    }

@@ -1,22 +1,27 @@
 """The tiles of a deployment: where their scenes come from, and where their data is kept.
 
-Belongs here: sources of imagery and stored analysis-ready data, put together. Does not belong
-here: how data is made of scenes (``ocr_assets.tiles`` and :mod:`ocr_assets.tile_sources`) and what
-depends on what (the assets).
+Belongs here: sources of imagery, networks, stored data and published tiles, put together. Does not
+belong here: how they are made (``ocr_assets.tiles``, :mod:`ocr_assets.tile_sources` and
+:mod:`ocr_assets.tile_products`) and what depends on what (the assets).
 
-Artefacts, under the output root, for a tile ``{tag}`` with numbers ``{X}`` and ``{Y}``:
+Artefacts, under the root of tiles, for a tile ``{tag}`` with numbers ``{X}`` and ``{Y}``:
 
 - ``raw/{X}/{Y}/raw/misc/dem_{tag}.tif``: height and slope; they belong to no year.
 - ``{year}/raw/{X}/{Y}/raw/s1/{tag}.tif``: radar composites.
 - ``{year}/raw/{X}/{Y}/raw/s2_10/{tag}.tif``, ``s2_20/{tag}.tif``, ``clouds/scl_{tag}.tif``: optical
   images at 10 m and 20 m, and their classification.
-- ``….lineage.json`` beside the first file of a source: its files with their hashes, how they came
-  to be, and a report. It is written last: without it nothing is there.
+- ``{year}/tiles/{X}/{Y}/{tag}_FINAL.tif``, ``{tag}_FINAL.json``: tree cover and its STAC item.
+- ``….lineage.json`` beside the first file of each: its files with their hashes, how they came to
+  be, and a report. It is written last: without it nothing is there.
+
+Tiles belong to an environment, and to no version of its regions: publishing a version neither
+copies nor freezes them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -26,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ocr_assets.lineage import code_version, lineage
 from ocr_assets.tiles.grid import SURVEY_CELLS, Tile, TileGrid, tile_geobox
+from resources.cluster import SharedOnWorkers
 from resources.keys import MissingObjectError, StorageError
 from resources.manifest import sha256_file
 from resources.settings import Settings
@@ -33,11 +39,19 @@ from resources.storage import Storage
 
 if TYPE_CHECKING:
     from ocr_assets.tiles.ard import Elevation, Sentinel1, Sentinel2
+    from ocr_assets.tiles.networks import SuperResolutionNetwork, TreeCoverNetwork
     from ocr_assets.tiles.scenes import Imagery, Place
+    from resources.inference import Inference
 
-Source = Literal["elevation", "sentinel1", "sentinel2"]
+Source = Literal["elevation", "sentinel1", "sentinel2", "tree_cover"]
 
 SOURCES: tuple[Source, ...] = ("elevation", "sentinel1", "sentinel2")
+"""Analysis-ready data, made of scenes."""
+
+TREE_COVER: Source = "tree_cover"
+
+PRODUCTS: tuple[Source, ...] = (*SOURCES, TREE_COVER)
+"""What there is of a tile, in the order in which it is made."""
 
 _COMMON = ("ard", "grid", "rasters", "scenes")
 _OWN: Mapping[Source, tuple[str, ...]] = {
@@ -53,7 +67,7 @@ SOURCE_MODULES = {
 
 @dataclass(frozen=True)
 class SourceKey:
-    """Which data: a source of a tile, in a year unless it is terrain."""
+    """Which data: a source or the tree cover of a tile, in a year unless it is terrain."""
 
     source: Source
     tile: Tile
@@ -66,6 +80,12 @@ class SourceKey:
     def __str__(self) -> str:
         return f"{self.source} of {self.tile}" + (f" in {self.year}" if self.year else "")
 
+    @property
+    def of_year(self) -> int:
+        """The year of what is not terrain."""
+        assert self.year is not None  # noqa: S101 - checked when it was made
+        return self.year
+
 
 @dataclass(frozen=True)
 class SourceRecord:
@@ -77,18 +97,15 @@ class SourceRecord:
 
 
 @dataclass(frozen=True)
-class TileLibrary:
+class TileLibrary(SharedOnWorkers):
     """Settings made concrete for tiles. Nothing is opened before it is used."""
 
     settings: Settings
 
-    def __reduce__(self) -> tuple[type[TileLibrary], tuple[Settings]]:
-        return TileLibrary, (self.settings,)
-
     @cached_property
     def storage(self) -> Storage:
-        """Root of this environment's and version's artefacts."""
-        return Storage(self.settings.output_root, self.settings.s3)
+        """Root of this environment's tiles."""
+        return Storage(self.settings.tiles_uri, self.settings.s3)
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -148,15 +165,41 @@ class TileLibrary:
         )
         return StacImagery(place, collection, access, tokens, patience)
 
+    # Networks
+
+    @cached_property
+    def inference(self) -> Inference:
+        """The runtime of the networks."""
+        from resources.inference import Inference
+
+        return Inference(self.settings.models_root / "cache", streams=min(4, os.cpu_count() or 1))
+
+    @cached_property
+    def tree_cover_network(self) -> TreeCoverNetwork:
+        """The network of the settings, or the built-in one; raises NetworkError."""
+        from ocr_assets.tiles.networks import load_tree_cover
+
+        return load_tree_cover(self.settings.tree_cover_model, self.inference)
+
+    @cached_property
+    def superresolution_network(self) -> SuperResolutionNetwork:
+        """The network of the settings, or the built-in one; raises NetworkError."""
+        from ocr_assets.tiles.networks import load_super_resolution
+
+        return load_super_resolution(self.settings.superresolution_model, self.inference)
+
     # What is stored
 
     def keys(self, key: SourceKey) -> dict[str, str]:
-        """Key of each file of a source by its name."""
-        from ocr_assets.tiles.ard import FILES, tile_folder
+        """Key of each file of a source or of tree cover by its name."""
+        from ocr_assets.tiles import ard, product
 
-        folder = tile_folder(key.year, key.tile.x, key.tile.y)
-        files = FILES[key.source].items()
-        return {name: f"{folder}/{path.format(tag=key.tile.key)}" for name, path in files}
+        if key.source == TREE_COVER:
+            folder, files = product.published_folder(key.of_year, key.tile), product.FILES
+        else:
+            folder = ard.tile_folder(key.year, key.tile.x, key.tile.y)
+            files = ard.FILES[key.source]
+        return {name: f"{folder}/{path.format(tag=key.tile.key)}" for name, path in files.items()}
 
     def record_key(self, key: SourceKey) -> str:
         """Key of the record of a source."""
@@ -164,8 +207,12 @@ class TileLibrary:
 
     def record(self, key: SourceKey) -> SourceRecord | None:
         """What is stored of a source; None if nothing is, or not all of it."""
+        return self.stored(self.record_key(key))
+
+    def stored(self, record_key: str) -> SourceRecord | None:
+        """What a record says is stored; None if there is no record, or a file has another size."""
         try:
-            document = json.loads(self.storage.read_bytes(self.record_key(key)))
+            document = json.loads(self.storage.read_bytes(record_key))
         except MissingObjectError:
             return None
         record = SourceRecord(**document)
@@ -187,11 +234,18 @@ class TileLibrary:
             configuration["year"] = key.year
         if key.source == "sentinel1":
             configuration["orbit"] = self.settings.sentinel1_orbit
+        code = code_version(*SOURCE_MODULES[key.source])
+        return self.made_by(code, {"scenes": scenes}, configuration)
+
+    def made_by(
+        self, code: str, inputs: Mapping[str, str], configuration: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Lineage record of an artefact made now."""
         return lineage(
             environment=self.settings.environment,
             version=self.settings.version_label,
-            code=code_version(*SOURCE_MODULES[key.source]),
-            inputs={"scenes": scenes},
+            code=code,
+            inputs=inputs,
             configuration=configuration,
         )
 
@@ -203,7 +257,17 @@ class TileLibrary:
         report: Mapping[str, Any],
     ) -> SourceRecord:
         """Keep the files of a source. Until all are there, nothing counts as stored."""
-        keys = self.keys(key)
+        return self.keep(self.record_key(key), self.keys(key), files, made_by, report)
+
+    def keep(
+        self,
+        record_key: str,
+        keys: Mapping[str, str],
+        files: Mapping[str, Path],
+        made_by: Mapping[str, Any],
+        report: Mapping[str, Any],
+    ) -> SourceRecord:
+        """Keep files under ``keys``, by name, and a record of them, which is written last."""
         described = {
             name: {
                 "key": keys[name],
@@ -214,12 +278,12 @@ class TileLibrary:
         }
         record = SourceRecord(described, dict(made_by), dict(report))
         data = (json.dumps(asdict(record), indent=1, sort_keys=True) + "\n").encode()
-        previous = self.record(key)
+        previous = self.stored(record_key)
         if previous is None or previous.files != described:
-            self.storage.delete(self.record_key(key))
+            self.storage.delete(record_key)
             for name, path in files.items():
                 self.storage.put_file(keys[name], path)
-        self.storage.write_bytes(self.record_key(key), data)
+        self.storage.write_bytes(record_key, data)
         return SourceRecord(**json.loads(data))
 
     def elevation(self, tile: Tile) -> Elevation:
@@ -248,13 +312,17 @@ class TileLibrary:
         with ExitStack() as stack:
             return read_sentinel2(self._files(SourceKey("sentinel2", tile, year), stack))
 
+    def missing(self, key: SourceKey) -> MissingObjectError:
+        """The error of something that has to be made first."""
+        return MissingObjectError(
+            f"there is no {key} in {self.storage.uri()}: materialize {key.source} first"
+        )
+
     def _files(self, key: SourceKey, stack: ExitStack) -> dict[str, Path]:
         """Local copies of the files of a source, checked, while ``stack`` is open."""
         record = self.record(key)
         if record is None:
-            raise MissingObjectError(
-                f"there is no {key} in {self.storage.uri()}: materialize {key.source} first"
-            )
+            raise self.missing(key)
         paths = {}
         for name, file in record.files.items():
             paths[name] = stack.enter_context(self.storage.local_copy(file["key"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ class MadeSource:
     seconds: float
     preview: bytes | None
     """None where it was there before and nothing was made."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each phase."""
 
 
 def make_source(tiles: TileLibrary, key: SourceKey, *, again: bool = False) -> MadeSource:
@@ -86,7 +88,7 @@ _STATISTICS = ("min", "mean", "max")
 
 def _sentinel1(tiles: TileLibrary, key: SourceKey, paths: Mapping[str, Path]) -> Made:
     place, imagery = tiles.place(key.tile), tiles.imagery(key.source)
-    days = sentinel1.find_days(imagery, place, _year(key))
+    days = sentinel1.find_days(imagery, place, key.of_year)
     choice = sentinel1.choose_days(days, tiles.settings.sentinel1_orbit)
     lineage = tiles.lineage(key, fingerprint(choice.scenes))
     value = sentinel1.make_sentinel1(imagery, place, choice)
@@ -111,7 +113,7 @@ def _sentinel1(tiles: TileLibrary, key: SourceKey, paths: Mapping[str, Path]) ->
 
 def _sentinel2(tiles: TileLibrary, key: SourceKey, paths: Mapping[str, Path]) -> Made:
     place, imagery = tiles.place(key.tile), tiles.imagery(key.source)
-    images = sentinel2.find_images(imagery, place, _year(key))
+    images = sentinel2.find_images(imagery, place, key.of_year)
     lineage = tiles.lineage(key, fingerprint(images.scenes))
     value = sentinel2.make_sentinel2(imagery, place, images)
     ard.write_sentinel2(paths, value, lineage)
@@ -135,11 +137,6 @@ def _sentinel2(tiles: TileLibrary, key: SourceKey, paths: Mapping[str, Path]) ->
         ],
     }
     return lineage, report, source_previews.optical_preview(value)
-
-
-def _year(key: SourceKey) -> int:
-    assert key.year is not None  # noqa: S101 - a source of a year has one
-    return key.year
 
 
 def _rounded(value: float) -> float:

@@ -32,6 +32,7 @@ from ocr_assets.volumes.archive import (
 )
 from ocr_assets.volumes.job_types import JobType, find_job_type, load_job_types
 from ocr_assets.volumes.quality import VolumeQuality
+from resources.cluster import SharedOnWorkers
 from resources.keys import MissingObjectError
 from resources.manifest import Manifest
 from resources.model_store import ModelStore
@@ -111,7 +112,7 @@ class TextRecord:
 
 
 @dataclass(frozen=True)
-class VolumeLibrary:
+class VolumeLibrary(SharedOnWorkers):
     """Settings made concrete for volumes. Nothing is opened before it is used."""
 
     settings: Settings

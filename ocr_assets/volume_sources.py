@@ -41,7 +41,7 @@ class VolumeSources:
         source = self.library.source(volume)
         if isinstance(source, ArchiveVolume):
             return _archive_etag(source)
-        place: Path = source.path  # type: ignore[attr-defined] - all others are local
+        place: Path = source.path  # type: ignore[attr-defined]  # all others are local
         state = _state(place)
         known = self._known.get(volume)
         if known is None or known[0] != state:

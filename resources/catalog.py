@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ocr_assets.regions.grid import CONUS, RegionGrid
 from resources.content_hashes import content_sha256
+from resources.gdal_storage import gdal_options, gdal_path
 from resources.geotiff import open_geotiff
 from resources.icechunk_branch import IcechunkBranch
 from resources.keys import StorageError
@@ -238,7 +239,7 @@ class Catalog:
         storage, key = self._place(name)
         try:
             if entry.format == "geotiff":
-                dataset = open_geotiff(*_gdal_path(storage, key))
+                dataset = open_geotiff(gdal_path(storage, key), gdal_options(storage))
             else:
                 if entry.format == "icechunk":
                     store: Any = self._session(name).store
@@ -318,22 +319,6 @@ def _files(storage: Storage, key: str) -> list[ObjectInfo]:
     parts = _SHAPEFILE_PARTS if path.suffix == ".shp" else (path.suffix,)
     found = (storage.head(str(path.with_suffix(part))) for part in parts)
     return [info for info in found if info is not None]
-
-
-def _gdal_path(storage: Storage, key: str) -> tuple[str, dict[str, Any]]:
-    if storage.is_local:
-        return str(storage.local_path(key)), {}
-    bucket, prefix = storage.bucket_and_prefix
-    options: dict[str, Any] = {
-        "AWS_REGION": storage.s3.region,
-        "AWS_NO_SIGN_REQUEST": "YES" if storage.s3.anonymous else "NO",
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    }
-    if storage.s3.endpoint_url:
-        options["AWS_S3_ENDPOINT"] = storage.s3.endpoint_url.rpartition("://")[2].rstrip("/")
-        options["AWS_HTTPS"] = "NO" if storage.s3.allow_http else "YES"
-        options["AWS_VIRTUAL_HOSTING"] = "FALSE"
-    return "/vsis3/" + "/".join(part for part in (bucket, prefix, key) if part), options
 
 
 def _declare_crs(name: str, dataset: xr.Dataset, declared: str | None) -> xr.Dataset:

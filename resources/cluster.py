@@ -10,21 +10,24 @@ An asset of many partitions adopts a cluster with one line::
         ...  # an Exception if this key failed; the other keys go on
 
 The function has to be one that another process can import, or a ``functools.partial`` of one, with
-arguments that can be pickled; a :class:`~ocr_assets.deployment.Deployment` or a
-:class:`~ocr_assets.volume_library.VolumeLibrary` can. A worker has the object store and nothing
-else: the function stores what it makes and returns what the run has to know about it, which should
-be small. What makes results visible, a commit or a manifest, stays with the run, so that a piece
-that is computed twice because its worker was lost does no harm.
+arguments that can be pickled, as everything can that is :class:`SharedOnWorkers`. A worker has the
+object store and nothing else: the function stores what it makes and returns what the run has to
+know about it, which should be small. What makes results visible, a commit or a manifest, stays with
+the run or is one write of the piece, so that a piece that is computed twice because its worker was
+lost does no harm.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property, lru_cache
+from itertools import chain, islice
+from typing import Any
 
 import psutil
 
@@ -33,6 +36,13 @@ from resources.settings import Settings
 GIB = 2**30
 _SHARE_OF_MEMORY = 0.8
 """Part of the free memory that is planned with; the rest is for what the estimates leave out."""
+
+
+OTHER_CODE = (
+    "a worker has other code, packages or inputs than this run: install the same version of "
+    "ocr-assets where workers are started, and start them again"
+)
+"""What a worker that would not compute the same is refused with."""
 
 
 class ClusterError(RuntimeError):
@@ -64,6 +74,28 @@ class Stage:
     vm_disk: int = 50
 
 
+class SharedOnWorkers:
+    """What is made of settings alone, and travels to workers as these.
+
+    In a worker's process all pieces of a run share one copy, so that inputs are opened and models
+    are loaded once. The next run gets a fresh one: what is stored may have changed.
+    """
+
+    settings: Settings
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _shared_copy, (type(self), self.settings, self._identity)
+
+    @cached_property
+    def _identity(self) -> str:
+        return secrets.token_hex(8)
+
+
+@lru_cache(maxsize=8)
+def _shared_copy[Copy](kind: Callable[[Settings], Copy], settings: Settings, identity: str) -> Copy:
+    return kind(settings)
+
+
 class Cluster(ABC):
     """Computes pieces of work, each known by its partition key."""
 
@@ -79,8 +111,8 @@ class Cluster(ABC):
         """Results of ``function`` as they are finished, in any order, each with its key.
 
         A function that raises gives its exception in place of a result. Closing the iterator, as
-        the end of a terminated run does, drops what has not begun and waits for or abandons the
-        rest. ``keys`` are taken one by one, never many ahead.
+        the end of a terminated run does, drops what has not begun; what is at work is waited for
+        in this process, and abandoned on workers. ``keys`` are taken one by one, never many ahead.
 
         Args:
             function: computes one piece; see the module for what it may be.
@@ -113,11 +145,14 @@ class InProcess(Cluster):
     ) -> Iterator[tuple[str, Result | Exception]]:
         """See :meth:`Cluster.map`."""
         at_once = self._at_once(stage)
-        if at_once == 1:
-            for key in keys:
+        waiting = iter(keys)
+        first = list(islice(waiting, 2))
+        waiting = chain(first, waiting)
+        if at_once == 1 or len(first) < 2:
+            # Without another thread, a run that is terminated stops at once.
+            for key in waiting:
                 yield key, _attempt(function, key)
             return
-        waiting = iter(keys)
         running: dict[Future[Result | Exception], str] = {}
         pool = ThreadPoolExecutor(at_once, stage.name)
         try:

@@ -25,7 +25,15 @@ from distributed.client import FIRST_COMPLETED, FuturesCancelledError
 from distributed.core import Status
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from resources.cluster import GIB, Cluster, ClusterError, Stage, WorkerLostError, usable_cores
+from resources.cluster import (
+    GIB,
+    OTHER_CODE,
+    Cluster,
+    ClusterError,
+    Stage,
+    WorkerLostError,
+    usable_cores,
+)
 from resources.settings import Settings
 
 MEMORY, CORES, DISK = "ocr_memory_gib", "ocr_cores", "ocr_disk_gib"
@@ -290,5 +298,8 @@ def _outcome(future: Future, key: str, stage: Stage) -> Any:
                 f"{key} was given up: the workers that computed it were killed, probably for want "
                 f"of memory (stage {stage.name} is planned with {stage.memory:g} GiB)"
             )
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, ImportError):
+            # Dask could not make the piece of what it was sent.
+            raise ClusterError(f"{OTHER_CODE} ({error.__cause__})")
         return error
     raise ClusterError(_LOST_SCHEDULER)

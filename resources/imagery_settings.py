@@ -1,4 +1,4 @@
-"""Settings of satellite imagery: where scenes come from, and how they are accessed.
+"""Settings of tiles: where scenes come from, how they are accessed, and what trees are found by.
 
 Belongs here: the fields, validation and examples of these `OCR_…` variables. Does not belong here:
 reading the environment, which :mod:`resources.settings` does for all settings.
@@ -33,6 +33,10 @@ IMAGERY_EXAMPLES = {
     ),
     "OCR_SAS_SUBSCRIPTION_KEY": "OCR_SAS_SUBSCRIPTION_KEY=0123456789abcdef",
     "OCR_TILES_PER_RUN": "OCR_TILES_PER_RUN=20",
+    "OCR_TILES_OUTPUT_URI": "OCR_TILES_OUTPUT_URI=s3://bucket/tiles",
+    "OCR_TREE_COVER_MODEL": "OCR_TREE_COVER_MODEL=/data/models/predict_graph-172.pb",
+    "OCR_SUPERRESOLUTION_MODEL": "OCR_SUPERRESOLUTION_MODEL=/data/models/superresolve_graph.pb",
+    "OCR_TREE_COVER_SEED": "OCR_TREE_COVER_SEED=0",
 }
 
 
@@ -69,6 +73,24 @@ class ImagerySettings(BaseSettings):
     )
     tiles_per_run: int = Field(
         20, ge=1, le=1000, description="Tiles that one run of a backfill makes."
+    )
+    tiles_output_uri: str | None = Field(
+        None,
+        description=(
+            "Place of tiles and of what is made from them; tiles below the environment's root if "
+            "not set."
+        ),
+    )
+    tree_cover_model: Path | None = Field(
+        None,
+        description="Tree-cover network (.pb, .onnx or .xml); the built-in baseline if not set.",
+    )
+    superresolution_model: Path | None = Field(
+        None,
+        description="Super-resolution network (.pb, .onnx or .xml); bilinear if not set.",
+    )
+    tree_cover_seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of the choice of pixels that fill clouds."
     )
 
     @field_validator("elevation_source", "sentinel1_source", "sentinel2_source")

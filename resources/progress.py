@@ -54,6 +54,9 @@ class ConsoleProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
 
+    def __reduce__(self) -> tuple[type[LogProgress], tuple[()]]:
+        return LogProgress, ()  # a worker has no console, but a log
+
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
         """See :class:`ProgressReporter`."""

@@ -245,11 +245,15 @@ class RequestQueue:
             "sqs", endpoint_url=self.endpoint_url, region_name=self.region, config=config
         )
 
-    def send(self, body: str, *, group: str, deduplication: str) -> str:
-        """Put a message into the queue; its id. A FIFO queue delivers it once for five minutes."""
+    def send(self, body: str, *, name: str) -> str:
+        """Put a message into the queue; its id.
+
+        A FIFO queue takes one ``name`` once in five minutes, and as a group of its own: messages of
+        one group would be delivered one after the other.
+        """
         more: dict[str, Any] = {}
         if self.url.endswith(".fifo"):
-            more = {"MessageGroupId": group, "MessageDeduplicationId": deduplication}
+            more = {"MessageGroupId": name, "MessageDeduplicationId": name}
         with self._explained("send to"):
             sent = self._client.send_message(QueueUrl=self.url, MessageBody=body, **more)
             return str(sent["MessageId"])

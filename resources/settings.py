@@ -120,7 +120,9 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
     )
     method: Method = Field(
         "corrected",
-        description="How risk is computed; 'published' reproduces the published numbers.",
+        description=(
+            "How risk and tree cover are computed; 'published' reproduces the published numbers."
+        ),
     )
     regions_per_run: int = Field(
         45,
@@ -164,6 +166,7 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
         "catalog",
         "volumes_source",
         "request_inbox",
+        "tiles_output_uri",
     )
     @classmethod
     def _location(cls, value: str | None) -> str | None:
@@ -175,7 +178,15 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
             return value.rstrip("/")
         return str(Path(value).expanduser().absolute())
 
-    @field_validator("models_root", "job_types", "sources", "downloads_root", "instance_file")
+    @field_validator(
+        "models_root",
+        "job_types",
+        "sources",
+        "downloads_root",
+        "instance_file",
+        "tree_cover_model",
+        "superresolution_model",
+    )
     @classmethod
     def _local_path(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -227,6 +238,17 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
     def output_root(self) -> str:
         """Place of this environment's and version's tables and tiles."""
         return f"{self.environment_root}/{self.version_label}"
+
+    @property
+    def tiles_uri(self) -> str:
+        """Place of this environment's tiles; they belong to no version of the regions."""
+        return self.tiles_output_uri or f"{self.environment_root}/tiles"
+
+    @property
+    def imagery_folder(self) -> Path:
+        """Local folder of the sample world's imagery, also where artefacts are kept elsewhere."""
+        root = self.storage_root if "://" not in self.storage_root else str(default_data_folder())
+        return Path(root) / "input" / "imagery"
 
     @property
     def icechunk_uri(self) -> str:

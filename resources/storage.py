@@ -153,19 +153,6 @@ class Storage:
         """Whether there is an object under ``key``."""
         return self.head(key) is not None
 
-    def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """All objects in the folder ``prefix`` and below, in order of key."""
-        prefix = join_key(prefix) if prefix else ""
-        if self.is_local and not Path(self.root, prefix).is_dir():
-            return []
-        with self._explained("list", prefix):
-            found = [
-                ObjectInfo(meta["path"], meta["size"], meta["e_tag"])
-                for batch in obstore.list(self.object_store, prefix=prefix or None)
-                for meta in batch
-            ]
-        return sorted(found, key=lambda info: info.key)
-
     def folders(self, prefix: str = "") -> list[str]:
         """Names of the folders directly in the folder ``prefix``, in order."""
         prefix = join_key(prefix) if prefix else ""
@@ -182,6 +169,19 @@ class Storage:
             found = obstore.list_with_delimiter(self.object_store, prefix or None)["objects"]
         listed = [ObjectInfo(meta["path"], meta["size"], meta["e_tag"]) for meta in found]
         return sorted(listed, key=lambda info: info.key)
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """All objects in the folder ``prefix`` and below, in order of key."""
+        prefix = join_key(prefix) if prefix else ""
+        if self.is_local and not Path(self.root, prefix).is_dir():
+            return []
+        with self._explained("list", prefix):
+            found = [
+                ObjectInfo(meta["path"], meta["size"], meta["e_tag"])
+                for batch in obstore.list(self.object_store, prefix=prefix or None)
+                for meta in batch
+            ]
+        return sorted(found, key=lambda info: info.key)
 
     def read_bytes(self, key: str) -> bytes:
         """The content of an object; raises :class:`MissingObjectError` if there is none."""

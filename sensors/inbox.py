@@ -12,20 +12,21 @@ a tick that was killed at whatever point is simply taken again, a request that c
 runs, and one of thousands of partitions goes on where it was.
 
 A tick is bounded in time, in the runs that it requests, and in the runs that may wait in the queue.
-The cursor only saves looking twice: without it a tick begins every request from its first partition.
+The cursor only saves looking twice: without it a tick begins every request at its first partition.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import dagster as dg
-from dagster._core.storage.tags import SENSOR_NAME_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, SENSOR_NAME_TAG, WILL_RETRY_TAG
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ocr_assets.request_messages import RefusedRequestError
-from resources.imagery_access import ImageryError
 from resources.keys import StorageError
 from resources.request_queue import (
     HIDDEN_SECONDS,
@@ -53,9 +54,9 @@ MOST_WAITING = 500
 MOST_ACCEPTED = 250
 """Requests that are worked on at once; the others wait where they are."""
 
-_CHUNK = 100
-_WINDOW = 1_000
-_LEFT_OUT_SHOWN = 100
+# Partitions that are looked at with one query, and at most in a request and tick.
+_CHUNK, _WINDOW = 100, 400
+_LEFT_OUT_SHOWN, _LINES_TOLD = 100, 20
 
 
 class LeftOutError(ValueError):
@@ -169,7 +170,7 @@ def is_configured(settings: Settings, kind: Kind) -> bool:
     if settings.request_inbox or RequestQueue.of(settings, kind):
         return True
     storage = RequestInbox.of(settings, kind).storage
-    return storage.is_local and storage.local_path("x").parent.is_dir()
+    return storage.is_local and Path(storage.root).is_dir()
 
 
 def tick(context: dg.SensorEvaluationContext, doorway: Doorway) -> dg.SensorResult:
@@ -208,7 +209,10 @@ class _Tick:
             # Small requests come first and take less than their share, so the rest grows.
             share = max(1, (budget - len(self.requests)) // (len(letters) - number))
             self._work_on(letter, min(len(self.requests) + share, budget))
-        self._keep_hidden({letter.id for letter in letters})
+        at_work = {letter.id for letter in letters}
+        self._keep_hidden(at_work)
+        for id_ in self.cursor.progress.keys() - at_work:
+            del self.cursor.progress[id_]
         return self._result(len(letters))
 
     def _take_in(self, most: int) -> None:
@@ -221,11 +225,12 @@ class _Tick:
             self._receive(most)
 
     def _receive(self, most: int) -> None:
-        if self.doorway.queue is None:
+        queue = self.doorway.queue
+        if queue is None:
             return
         outdated: list[str] = []
-        try:
-            for message in self.doorway.queue.receive(most, self.deadline - MOST_SECONDS / 2):
+        with self._telling():
+            for message in queue.receive(most, self.deadline - MOST_SECONDS / 2):
                 id_ = f"sqs-{message.id}"
                 named = named_objects(message.body)
                 if self.inbox.is_over(id_) or (named is not None and self._is_ours(named)):
@@ -236,9 +241,7 @@ class _Tick:
                     self.inbox.accept(id_, message.body)
                 until = time.time() + HIDDEN_SECONDS
                 self.cursor.receipts[id_] = _Receipt(receipt=message.receipt, until=until)
-            self.doorway.queue.delete(outdated)
-        except QueueError as error:
-            self._tell(str(error))
+            queue.delete(outdated)
 
     def _is_ours(self, named: Sequence[str]) -> bool:
         return all(self.inbox.has(uri) for uri in named)
@@ -271,7 +274,7 @@ class _Tick:
         except RefusedRequestError as error:
             self._tell(f"rejected {letter.id}: {error}")
             self.inbox.reject(letter.id, str(error))
-        except (StorageError, ImageryError) as error:
+        except StorageError as error:
             self._tell(f"{letter.id} waits: {error}")
             return
         self._forget(letter.id)
@@ -280,8 +283,6 @@ class _Tick:
         """Go on from the first partition that is not dealt with."""
         last = min(len(plan), progress.at + _WINDOW)
         for start in range(progress.at, last, _CHUNK):
-            if self.is_late or len(self.requests) >= limit > 0:
-                return
             chunk = range(start, min(start + _CHUNK, last))
             parts: dict[int, Part | LeftOutError] = {}
             for index in chunk:
@@ -303,6 +304,8 @@ class _Tick:
                 if isinstance(part, LeftOutError):
                     progress.lost += 1
                     progress.left_out = [*progress.left_out, str(part)][:_LEFT_OUT_SHOWN]
+            if self.is_late or len(self.requests) >= limit:
+                return
 
     def _runs(self, parts: Sequence[Part]) -> dict[str, list[dg.DagsterRun]]:
         """The runs of these parts by identity, the newest first.
@@ -313,7 +316,9 @@ class _Tick:
         identities = sorted({one.identity for part in parts for one in (part.wanted, part.first)})
         found: dict[str, list[dg.DagsterRun]] = {}
         if identities:
-            for run in self.context.instance.get_runs(dg.RunsFilter(tags={IDENTITY_TAG: identities})):
+            for run in self.context.instance.get_runs(
+                dg.RunsFilter(tags={IDENTITY_TAG: identities})
+            ):
                 if run.status != dg.DagsterRunStatus.NOT_STARTED:
                     found.setdefault(run.tags[IDENTITY_TAG], []).append(run)
         return found
@@ -337,29 +342,35 @@ class _Tick:
         return False
 
     def _keep_hidden(self, at_work: set[str]) -> None:
-        """Delete the messages of what was put aside, and renew those of what is worked on."""
-        if self.doorway.queue is None:
-            return
-        soon = time.time() + HIDDEN_SECONDS / 2
-        receipts = self.cursor.receipts
-        renewed = [id_ for id_ in sorted(receipts.keys() & at_work) if receipts[id_].until < soon]
-        try:
-            self.doorway.queue.renew(receipts[id_].receipt for id_ in renewed)
-            for id_ in renewed:
-                receipts[id_].until = time.time() + HIDDEN_SECONDS
-        except QueueError as error:
-            self._tell(str(error))
+        """Renew the messages of what is worked on, and delete those that a killed tick left."""
+        receipts, now = self.cursor.receipts, time.time()
+        for id_ in sorted(receipts.keys() - at_work):
+            if self.inbox.is_over(id_):
+                self._forget(id_)
+            else:  # somebody took the accepted request away: the message comes again
+                del receipts[id_]
+        renewed = [id_ for id_, kept in receipts.items() if kept.until < now + HIDDEN_SECONDS / 2]
+        if renewed and self.doorway.queue is not None:
+            with self._telling():
+                self.doorway.queue.renew(receipts[id_].receipt for id_ in renewed)
+                for id_ in renewed:
+                    receipts[id_].until = now + HIDDEN_SECONDS
 
     def _forget(self, id_: str) -> None:
         """What follows when a request was put aside."""
         self.cursor.progress.pop(id_, None)
         kept = self.cursor.receipts.pop(id_, None)
         if kept is not None and self.doorway.queue is not None:
-            try:
+            with self._telling():  # one that cannot be deleted comes again, and is known then
                 self.doorway.queue.delete([kept.receipt])
-            except QueueError as error:
-                # It comes again, and is known then.
-                self._tell(str(error))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell of a queue that fails, and go on."""
+        try:
+            yield
+        except QueueError as error:
+            self._tell(str(error))
 
     def _tell(self, line: str) -> None:
         self.context.log.warning(line)
@@ -367,17 +378,17 @@ class _Tick:
 
     def _result(self, letters: int) -> dg.SensorResult:
         partitions = self.doorway.partitions
-        missing = [key for key in self.keys if not self._has_partition(key)]
-        told = "; ".join(self.told) or (f"{letters} requests at work" if letters else "no requests")
+        lines = self.told[:_LINES_TOLD] or [
+            f"{letters} requests at work" if letters else "no requests"
+        ]
         return dg.SensorResult(
             run_requests=self.requests or None,
-            skip_reason=None if self.requests else told,
-            dynamic_partitions_requests=[partitions.build_add_request(missing)] if missing else [],
+            skip_reason=None if self.requests else "; ".join(lines),
+            dynamic_partitions_requests=(
+                [partitions.build_add_request(list(self.keys))] if self.keys else []
+            ),
             cursor=self.cursor.model_dump_json(),
         )
-
-    def _has_partition(self, key: str) -> bool:
-        return self.context.instance.has_dynamic_partition(str(self.doorway.partitions.name), key)
 
 
 def _is_there(runs: Sequence[dg.DagsterRun], attempt: int) -> bool:
@@ -392,7 +403,7 @@ def _is_unfinished(run: dg.DagsterRun) -> bool:
     return not run.is_finished or (
         run.status == dg.DagsterRunStatus.FAILURE
         and run.tags.get(WILL_RETRY_TAG) == "true"
-        and "dagster/auto_retry_run_id" not in run.tags
+        and AUTO_RETRY_RUN_ID_TAG not in run.tags
     )
 
 

@@ -22,10 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import rasterio
 import shapely
+import xarray as xr
 from affine import Affine
 from file_server import FileServer
 from numpy.typing import NDArray
-from pyproj import Transformer
+from pyproj import CRS, Transformer
 
 from ocr_assets.ingestion import Ingestion
 from ocr_assets.regions.grid import RegionGrid, Window
@@ -313,3 +314,40 @@ class Published:
             self.server.files[f"/{source}/{path}"] = content
         known = {file.name: None for file in SOURCES[source].files if file.sha256}
         self.places[source] = {"address": f"{self.server.url}/{source}", "sha256": known}
+
+
+def hourly_winds() -> xr.Dataset:
+    """Made-up hourly weather like CONUS404: dry and warm, wind along x, on 4 km cells."""
+    transform, rows, cols = cells(4000)
+    rng = np.random.default_rng(4)
+    shape = (480, rows, cols)
+    warm = rng.normal(295, 8, shape)
+    fields = {
+        "T2": warm,
+        "TD2": warm - rng.uniform(1, 30, shape),
+        "U10": rng.normal(6, 3, shape),
+        "V10": rng.normal(0, 3, shape),
+    }
+    return xr.Dataset(
+        {
+            **{
+                name: (("time", "y", "x"), values.astype(np.float32))
+                for name, values in fields.items()
+            },
+            "crs": ((), 0, {"crs_wkt": CRS(ALBERS).to_wkt()}),
+        },
+        {
+            "y": transform.f + (np.arange(rows) + 0.5) * transform.e,
+            "x": transform.c + (np.arange(cols) + 0.5) * transform.a,
+        },
+    )
+
+
+def put_winds(server: str, bucket: str) -> None:
+    """Put the hourly weather as a Zarr store of format 2 into a bucket of an S3 server."""
+    with tempfile.TemporaryDirectory() as folder:
+        hourly_winds().to_zarr(folder, zarr_format=2, consolidated=True, mode="w")
+        for path in Path(folder).rglob("*"):
+            if path.is_file():
+                key = f"conus404/hourly.zarr/{path.relative_to(folder)}"
+                put_public(server, bucket, key, path.read_bytes())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
-from sample_worlds import World
+from sample_worlds import World, environment
 
 from ocr_assets import deployment_runs, launch
 from ocr_assets.definitions import build_defs
@@ -211,47 +212,75 @@ def test_a_failure_names_its_regions_and_the_command_that_retries_them(
     assert [run.status.value for run in attempts] == ["FAILURE", "FAILURE"]
 
 
-def test_an_environment_has_one_deployment_at_a_time(
-    world: World, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second waits for the place of the first in the pool."""
-    deployment = world.deployment()
-    at_work: list[str] = []
-    together: list[list[str]] = []
-    done: list[bool] = []
+AT_WORK = """
+import sys
+import dagster as dg
+from ocr_assets import deployment_runs
+from ocr_assets.definitions import build_defs
+from ocr_assets.deployment import Deployment
+from resources.settings import load_settings
 
-    def compute(launcher: launch.GraphLauncher, *_: Any, **__: Any) -> None:
-        at_work.append(launcher.tags[DEPLOYMENT_TAG])
-        together.append(list(at_work))
-        deadline = time.monotonic() + 60
-        storage = launcher.instance.event_log_storage
-        while len(together) == 1 and time.monotonic() < deadline:
-            if storage.get_concurrency_info("deployment_qa").pending_step_count:
-                break  # The other one has come, and waits.
-            time.sleep(0.05)
-        at_work.pop()
+def compute(launcher, *_, **__):
+    print("at work", flush=True)
+    sys.stdin.readline()
 
-    def run() -> None:
-        with opened(home) as instance:
-            done.append(deploy(deployment, instance, region_ids=["y0_x0"]).success)
+deployment_runs.materialize_deployment = compute
+deployment = Deployment(load_settings())
+config = deployment_runs.DeployConfig(region_ids=["y0_x0"])
+request = deployment_runs.deployment_request(deployment.settings, config)
+with dg.DagsterInstance.get() as instance:
+    build_defs(deployment).get_job_def(request.job_name).execute_in_process(
+        instance=instance, run_config=request.run_config
+    )
+"""
+"""A deployment that is at work until it is told to end."""
 
-    monkeypatch.setattr(deployment_runs, "materialize_deployment", compute)
-    threads = [threading.Thread(target=run, daemon=True) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=120)
-    assert done == [True, True]
-    assert [len(runs) for runs in together] == [1, 1]
-    assert together[0] != together[1]
+
+def test_an_environment_has_one_deployment_at_a_time(world: World, home: Path) -> None:
+    """Two are started: the second waits for the place of the first in the pool."""
+    variables = environment({**world.variables(), "DAGSTER_HOME": str(home)})
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", AT_WORK],
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    with opened(home) as instance, start() as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "at work\n"
+        with start() as second:
+            storage = instance.event_log_storage
+            deadline = time.monotonic() + 120
+            while not storage.get_concurrency_info("deployment_qa").pending_step_count:
+                assert time.monotonic() < deadline
+                assert second.poll() is None
+                time.sleep(0.1)
+            first.communicate("end\n", timeout=120)
+            assert second.stdout is not None
+            assert second.stdout.readline() == "at work\n"
+            second.communicate("end\n", timeout=120)
+        earlier, later = instance.get_runs(dg.RunsFilter(job_name=DEPLOY_JOB), ascending=True)
+        assert [earlier.status.value, later.status.value] == ["SUCCESS", "SUCCESS"]
+
+        def when(run: dg.DagsterRun, kind: dg.DagsterEventType) -> float:
+            return instance.all_logs(run.run_id, of_type=kind)[0].timestamp
+
+        begun, ended = dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS
+        assert when(earlier, begun) < when(earlier, ended) <= when(later, begun)
+        assert storage.get_concurrency_info("deployment_qa").active_run_ids == set()
 
 
 def test_environments_have_pools_of_their_own(world: World) -> None:
-    for environment in ("qa", "staging"):
-        deployment = world.deployment(environment=environment)
+    for name in ("qa", "staging"):
+        deployment = world.deployment(environment=name)
         op = build_defs(deployment).get_job_def(DEPLOY_JOB).get_node_named("deploy").definition
         assert isinstance(op, dg.OpDefinition)
-        assert op.pool == f"deployment_{environment}"
+        assert op.pool == f"deployment_{name}"
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import boto3
+import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,17 +26,19 @@ from published_inputs import (
     geotiff,
     overture_table,
     put_overture,
-    put_public,
+    put_winds,
     raster_files,
     risk_component,
     zipped,
 )
-from pyproj import CRS, Transformer
+from pyproj import Transformer
+from sample_worlds import REGION_ASSETS, execute
 
 from ocr_assets import ingest_steps
-from ocr_assets.ingest_steps import WindStep
+from ocr_assets.deployment import Deployment
 from ocr_assets.ingestion import Ingested, IngestError, Ingestion
 from ocr_assets.regions import inputs
+from ocr_assets.regions.geographies import read_geographies
 from ocr_assets.regions.input_sources import (
     CENSUS,
     CONUS404_WINDS,
@@ -48,11 +52,13 @@ from ocr_assets.regions.input_sources import (
 )
 from ocr_assets.regions.warp import RasterFileError
 from resources.archives import ArchiveError
-from resources.catalog import CatalogError
+from resources.catalog import Catalog, CatalogError
 from resources.downloads import DownloadError
+from resources.storage import Storage
 
 COLORADO_AND_WYOMING = Choice(states=("08", "56"))
 RELEASE = "2025-09-24.0"
+MakeBucket = Callable[..., str]
 
 
 EVERYTHING = Choice()
@@ -256,23 +262,47 @@ class TestCensus:
 
 
 @pytest.fixture
-def overture(published: Published, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Published:
-    """The workplace with a public bucket that holds a release, and no credentials."""
+def buckets(published: Published, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> MakeBucket:
+    """Fill a public bucket, a new one by default; afterwards there are no credentials."""
     keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-    bucket = f"overture-{uuid.uuid4().hex[:8]}"
-    with monkeypatch.context() as patch:
-        for key in keys:
-            patch.setenv(key, "us-east-1")
-        boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket=bucket)
-        put_overture(s3_server, bucket, RELEASE)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for key in keys:
+        monkeypatch.delenv(key, raising=False)
+
+    def make(prefix: str, fill: Callable[[str, str], None], bucket: str | None = None) -> str:
+        with monkeypatch.context() as patch:
+            for key in keys:
+                patch.setenv(key, "us-east-1")
+            name = bucket or f"{prefix}-{uuid.uuid4().hex[:8]}"
+            if bucket is None:
+                client = boto3.client("s3", endpoint_url=s3_server)
+                client.create_bucket(Bucket=name, ACL="public-read")
+            fill(s3_server, name)
+        return name
+
+    return make
+
+
+@pytest.fixture
+def overture(published: Published, s3_server: str, buckets: MakeBucket) -> Published:
+    """The workplace with a public bucket that holds a release, and the census."""
+    bucket = buckets("overture", lambda server, name: put_overture(server, name, RELEASE))
     published.places[OVERTURE] = {
         "address": f"s3://{bucket}/release/{{vintage}}",
         "endpoint": s3_server,
     }
     published.serve(CENSUS)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for key in keys:
-        monkeypatch.delenv(key, raising=False)
+    return published
+
+
+@pytest.fixture
+def winds(published: Published, s3_server: str, buckets: MakeBucket) -> Published:
+    """The workplace with a public Zarr store as CONUS404 is published."""
+    bucket = buckets("hytest", put_winds)
+    published.places[CONUS404_WINDS] = {
+        "address": f"s3://{bucket}/conus404/hourly.zarr",
+        "endpoint": s3_server,
+    }
     return published
 
 
@@ -334,20 +364,18 @@ class TestOverture:
         assert table_of(overture, OVERTURE_BUILDINGS).num_rows == 360
 
     def test_the_newest_release_is_told_and_taken_if_asked(
-        self, overture: Published, s3_server: str, monkeypatch: pytest.MonkeyPatch
+        self, overture: Published, buckets: MakeBucket
     ) -> None:
         before = overture.ingestion.look(OVERTURE)
         assert before.metadata["newest release"] == RELEASE
         bucket = overture.places[OVERTURE]["address"].split("/")[2]
-        with monkeypatch.context() as patch:
-            for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-                patch.setenv(key, "us-east-1")
-            put_overture(s3_server, bucket, "2026-01-21.0")
+        later = "2026-01-21.0"
+        buckets("", lambda server, name: put_overture(server, name, later), bucket)
         pinned = overture.ingestion.look(OVERTURE)
         assert pinned.version == before.version
-        assert pinned.metadata["newest release"] == "2026-01-21.0"
+        assert pinned.metadata["newest release"] == later
         overture.places[OVERTURE]["vintage"] = "latest"
-        assert overture.ingestion.source(OVERTURE).vintage == "2026-01-21.0"
+        assert overture.ingestion.source(OVERTURE).vintage == later
         assert overture.ingestion.look(OVERTURE).version != before.version
 
     def test_a_release_that_is_not_there(self, overture: Published) -> None:
@@ -357,63 +385,47 @@ class TestOverture:
 
 
 class TestWinds:
-    @pytest.fixture
-    def winds(
-        self, published: Published, s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> Published:
-        """A public Zarr store of format 2 as CONUS404 is published."""
-        names = ("T2", "TD2", "U10", "V10")
-        values = np.arange(24 * 5 * 6, dtype=np.float32).reshape(24, 5, 6)
-        hourly = xr.Dataset(
-            {name: (("time", "y", "x"), values + at) for at, name in enumerate(names)},
-            {"y": 4000.0 * np.arange(5), "x": 4000.0 * np.arange(6)},
-        )
-        hourly["crs"] = ((), 0, {"crs_wkt": CRS(5070).to_wkt()})
-        hourly.to_zarr(tmp_path / "z", zarr_format=2, consolidated=True)
-        bucket = f"hytest-{uuid.uuid4().hex[:8]}"
-        with monkeypatch.context() as patch:
-            for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-                patch.setenv(key, "us-east-1")
-            client = boto3.client("s3", endpoint_url=s3_server)
-            client.create_bucket(Bucket=bucket, ACL="public-read")
-            for path in (tmp_path / "z").rglob("*"):
-                if path.is_file():
-                    key = f"conus404/hourly.zarr/{path.relative_to(tmp_path / 'z')}"
-                    put_public(s3_server, bucket, key, path.read_bytes())
-        published.places[CONUS404_WINDS] = {
-            "address": f"s3://{bucket}/conus404/hourly.zarr",
-            "endpoint": s3_server,
-        }
-        return published
-
     def test_the_hourly_store_is_opened_without_credentials(self, winds: Published) -> None:
         hourly = ingest_steps.open_hourly_winds(winds.ingestion.source(CONUS404_WINDS))
         assert hourly["U10"].dims == ("time", "y", "x")
-        assert float(hourly["U10"][3, 2, 1]) == 3 * 30 + 2 * 6 + 1 + 2
+        assert hourly["U10"].sizes["time"] == 480
+        assert 5 < float(hourly["U10"].mean()) < 7
         assert "spatial_ref" in hourly.coords
 
-    def test_what_a_step_computes_is_published(
-        self, winds: Published, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        calls = []
-
-        def compute(hourly: xr.Dataset, advance: object) -> xr.Dataset:
-            calls.append(hourly.sizes["time"])
-            shares = xr.ones_like(hourly["U10"].isel(time=0).load()).expand_dims(
-                wind_direction=8, axis=2
-            )
-            return xr.Dataset({"wind_direction_distribution": shares / 8})
-
-        step = WindStep(compute, ("regions/kernels.py",))
-        monkeypatch.setitem(ingest_steps.WIND_STEPS, inputs.WIND, step)
+    def test_the_climatology_is_made_and_catalogued(self, winds: Published) -> None:
         found = winds.ingestion.process(inputs.WIND, Choice())
-        assert calls == [24]
+        assert found.metadata["hours"] == 480
         raster = winds.catalog.open_raster(inputs.WIND)
-        assert raster["wind_direction_distribution"].shape == (5, 6, 8)
+        shares = raster["wind_direction_distribution"].values
+        assert shares.size == found.metadata["pixels"] * 8
+        np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-6)
+        # Most of the wind blows along x, so it comes from the west.
+        assert shares.sum(axis=(0, 1)).argmax() == 6
         again = winds.ingestion.process(inputs.WIND, Choice())
         assert again.skipped
         assert again.fingerprint == found.fingerprint
-        assert calls == [24]
+        assert not list(winds.ingestion.folder(SOURCES[CONUS404_WINDS]).glob("blocks-*"))
+
+    def test_another_method_makes_another_one(self, winds: Published) -> None:
+        found = winds.ingestion.process(inputs.WIND, Choice())
+        settings = winds.settings.model_copy(update={"method": "published"})
+        other = replace(winds.ingestion, settings=settings).process(inputs.WIND, Choice())
+        assert not other.skipped
+        assert other.fingerprint != found.fingerprint
+
+    def test_a_broken_pass_goes_on(self, winds: Published, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: object) -> object:
+            raise OSError("the line broke")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ingest_steps, "publish_dataset", broken)
+            with pytest.raises(OSError, match="the line broke"):
+                winds.ingestion.process(inputs.WIND, Choice())
+        assert not winds.catalog.datasets
+        (parts,) = winds.ingestion.folder(SOURCES[CONUS404_WINDS]).glob("blocks-*")
+        assert list(parts.iterdir())
+        winds.ingestion.process(inputs.WIND, Choice())
+        assert [*winds.catalog.datasets] == [inputs.WIND]
 
 
 class TestLooking:
@@ -471,7 +483,55 @@ class TestPlaces:
         bring_in(ingestion, CENSUS, Choice("nation"))
         assert (tmp_path / "else" / CENSUS / "cb_2024_us_nation_5m.zip").is_file()
 
+    def test_results_on_an_object_store(self, published: Published, s3_bucket: Storage) -> None:
+        for name in (CENSUS, "calfire-fhsz"):
+            published.serve(name)
+        settings = published.settings.model_copy(
+            update={
+                "storage_root": f"{s3_bucket.root}/data",
+                "downloads_root": published.folder / "downloads",
+                "s3_endpoint_url": s3_bucket.s3.endpoint_url,
+            }
+        )
+        Catalog(s3_bucket.root, GRID, {}, s3=s3_bucket.s3).write(settings.catalog_uri)
+        ingestion = replace(published.ingestion, settings=settings)
+        for _ in range(2):
+            bring_in(ingestion, CENSUS, Choice("tracts", states=("08",)))
+            found = bring_in(ingestion, "calfire-fhsz")
+        assert all(ingested.skipped for ingested in found.values())
+        catalog = ingestion.catalog()
+        assert catalog is not None
+        assert catalog.fingerprint("calfire-fhsz-4326") == found["calfire-fhsz-4326"].fingerprint
+        assert float(catalog.open_raster("calfire-fhsz-4326")["FHSZ"].max()) == 3
+        table = catalog.open_table("us-census-tracts")
+        rows = read_geographies(table.path, "tract", filesystem=table.filesystem)
+        assert {code[:2] for code in rows["GEOID"].to_pylist()} == {"08"}
+
     def test_no_catalog_that_is_broken_is_overwritten(self, published: Published) -> None:
         Path(published.settings.catalog_uri).write_text("{")
         with pytest.raises(CatalogError, match="not valid JSON"):
             published.ingestion.process("us-census-nation", Choice())
+
+
+def test_the_graph_runs_on_what_was_ingested(
+    overture: Published, winds: Published, tmp_path: Path
+) -> None:
+    """No hand touches the catalog between the ingestion and the run."""
+    for name in ("riley-et-al-2025", "scott-et-al-2024"):
+        overture.serve(name)
+        bring_in(overture.ingestion, name)
+    for name in (CENSUS, OVERTURE, CONUS404_WINDS):
+        bring_in(overture.ingestion, name, COLORADO_AND_WYOMING)
+    deployment = Deployment(overture.settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert execute(deployment, ["region_template"], instance).success
+        regions = GRID.valid[0], GRID.valid[-1]
+        assert execute(deployment, REGION_ASSETS, instance, regions=regions).success
+    buildings = table_of(overture, inputs.BUILDINGS)
+    ledger = deployment.ledger()
+    written = sum(entry["buildings"]["rows"] for entry in ledger.values())
+    west, south, east, north = GRID.window.bounds
+    centroid = shapely.centroid(shapely.from_wkb(buildings["geometry"].to_numpy()))
+    x, y = shapely.get_x(centroid), shapely.get_y(centroid)
+    assert written == ((x >= west) & (x < east) & (y >= south) & (y < north)).sum() > 50
+    assert all(entry["report"]["without_code"] == 0 for entry in ledger.values())

@@ -123,6 +123,7 @@ from ocr_assets.cli import (  # noqa: E402,F401 - they add their commands to app
     ingest,
     models,
     regions,
+    requests,
     status,
     tiles,
     volume_jobs,

@@ -241,7 +241,9 @@ def _process(ingestion: Ingestion, source: Source, choice: Choice) -> None:
     settings = ingestion.settings
     config = {}
     if source.name == CENSUS and choice.states:
-        config = {"ops": {ingest_op(CENSUS): {"config": {"census_subset_states": choice.states}}}}
+        config = {
+            "ops": {ingest_op(CENSUS): {"config": {"census_subset_states": [*choice.states]}}}
+        }
     launcher = Launcher(Deployment(settings), ConsoleProgress(errors), debug=settings.debug)
     try:
         # What the publisher has now is what the datasets are made from: later looks compare.

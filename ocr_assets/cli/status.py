@@ -126,7 +126,7 @@ def _jobs(instance: dg.DagsterInstance, library: VolumeLibrary) -> list[dict[str
 
     rows = []
     for job in list_jobs(library.storage)[-_LATEST_JOBS:]:
-        tasks = job_tasks(library, job, job_attempts(instance, job.key))
+        tasks = job_tasks(library, job, job_attempts(instance, job))
         rows.append(
             {
                 "job": job.key,

@@ -32,6 +32,7 @@ from ocr_assets.volumes.ledger import (
 )
 
 if TYPE_CHECKING:
+    from ocr_assets.cli.volume_runs import Problem
     from ocr_assets.volume_library import VolumeLibrary
 
 _LATEST_ERRORS = 5
@@ -51,22 +52,14 @@ class JobReport:
     tasks: list[Task]
     attempts: list[Attempt]
     throughput: Throughput
+    latest_errors: list[Problem]
+    """The latest failures of volumes and pages, the latest first."""
 
     @property
     def counts(self) -> dict[str, int]:
         """Volumes in each state."""
         found = Counter(task.state for task in self.tasks)
         return {state.value: found[state] for state in TaskState}
-
-    @property
-    def latest_errors(self) -> list[dict[str, str]]:
-        """The latest failed attempts, the latest first."""
-        failed = [attempt for attempt in self.attempts if attempt.outcome == "failed"]
-        failed.sort(key=lambda attempt: attempt.ended or 0.0, reverse=True)
-        return [
-            {"volume": one.volume, "error": one.error, "at": _time(one.ended)}
-            for one in failed[:_LATEST_ERRORS]
-        ]
 
     def document(self) -> dict[str, Any]:
         """For printing as JSON."""
@@ -79,7 +72,10 @@ class JobReport:
             "created": _time(self.job.created),
             "tasks": self.counts,
             "throughput": {**asdict(speed), "pages_per_second": speed.pages_per_second},
-            "latest_errors": self.latest_errors,
+            "latest_errors": [
+                {"volume": one.volume, "error": one.error, "at": _time(one.at)}
+                for one in self.latest_errors
+            ],
             "volumes": [asdict(task) for task in self.tasks],
         }
 
@@ -203,7 +199,7 @@ def _read(
         console.print(f"job {job.key}: nothing to do", highlight=False)
         return
     try:
-        failed = run_job(launcher, library.storage, job, wanted, states, pages_again=pages_again)
+        failed = run_job(launcher, library, job, wanted, states, pages_again=pages_again)
         launcher.materialize("quality of volumes", "volume_quality")
     finally:
         print_materialized(launcher)
@@ -359,18 +355,26 @@ def _report(library: VolumeLibrary, job: Job) -> JobReport:
     import dagster as dg
 
     from ocr_assets.cli.instance import prepare_home
-    from ocr_assets.cli.volume_runs import job_attempts, job_tasks
+    from ocr_assets.cli.volume_runs import job_attempts, job_tasks, latest_errors
     from ocr_assets.run_processes import close_abandoned_runs
     from ocr_assets.volume_jobs import is_canceled, list_jobs
 
     prepare_home()
     with dg.DagsterInstance.get() as instance:
         close_abandoned_runs(instance)
-        attempts = job_attempts(instance, job.key)
+        attempts = job_attempts(instance, job)
     tasks = job_tasks(library, job, attempts)
     state = job_state(tasks, canceled=is_canceled(library.storage, job))
     number = [one.key for one in list_jobs(library.storage)].index(job.key) + 1
-    return JobReport(number, job, state, tasks, attempts, throughput(tasks, attempts))
+    return JobReport(
+        number,
+        job,
+        state,
+        tasks,
+        attempts,
+        throughput(tasks, attempts),
+        latest_errors(library, job, attempts, _LATEST_ERRORS),
+    )
 
 
 def _print_report(report: JobReport) -> None:
@@ -391,12 +395,12 @@ def _print_report(report: JobReport) -> None:
     _print_errors(report.latest_errors)
 
 
-def _print_errors(latest: Sequence[dict[str, str]]) -> None:
+def _print_errors(latest: Sequence[Problem]) -> None:
     if latest:
         console.print("latest errors:", highlight=False)
     for one in latest:
         console.print(
-            f"  {one['at']} {one['volume']}: {one['error']}",
+            f"  {_time(one.at)} {one.volume}: {one.error}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -415,9 +419,7 @@ def _duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
+def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 

@@ -1,43 +1,29 @@
-"""The assets of the regions wing: wildfire risk, from input rasters to vector tiles.
+"""The assets of the regions wing: every type of risk, from input rasters to regions.
 
-Belongs here: what depends on what, and the metadata that people see. Does not belong here: science
-(the other modules of this package) or where things are stored (the resources).
+Belongs here: the wing as a whole, the region store and the regions, and the metadata that people
+see. Does not belong here: science (the other modules of this package), what is made from regions
+(``product_assets.py``), or where things are stored (the resources).
 """
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from ocr_assets.deployment import Deployment
-from ocr_assets.geoparquet import Source
-from ocr_assets.lineage import code_version, content_hash
 from ocr_assets.partitions import region_partitions
 from ocr_assets.region_writer import RegionWriter, WrittenRegion
 from ocr_assets.regions import inputs
-from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
-from ocr_assets.regions.buildings import BUILDING_SCHEMA
-from ocr_assets.regions.geographies import LEVELS
+from ocr_assets.regions.buildings import building_schema
 from ocr_assets.regions.input_assets import input_assets, input_key, source_assets
-from ocr_assets.regions.pyramid import PyramidReport, build_pyramid, level_means_agree
-from ocr_assets.regions.risk import VARIABLES
-from ocr_assets.regions.statistics import statistics_schema, write_statistics
-from ocr_assets.regions.vector_tiles import (
-    TileReport,
-    building_centroid_tiles,
-    building_tiles,
-    regional_tiles,
-)
+from ocr_assets.regions.product_assets import asset_key, common, op_name, product_assets
+from ocr_assets.regions.risk_type import RiskType
+from ocr_assets.regions.risk_types import RISK_TYPES
+from ocr_assets.ui_metadata import column_schema
 from resources.cluster import Cluster
-from resources.io_managers import KEY, Artefact, StoredFile, StoredTable
 from resources.progress import ProgressReporter
-from resources.scratch import Scratch
-
-COMMON: dict[str, Any] = {"group_name": "regions", "owners": ["team:climate-risk"]}
 
 
 class RegionConfig(dg.Config):
@@ -46,65 +32,71 @@ class RegionConfig(dg.Config):
     recompute: bool = False
 
 
-def _inputs(*names: str) -> list[dg.AssetKey]:
-    return [input_key(name) for name in names]
+def _template_asset(risk: RiskType) -> dg.AssetsDefinition:
+    variables = ", ".join(risk.variables)
+
+    @dg.asset(
+        key=asset_key(risk, "region_template"),
+        description=(
+            f"The empty region store of {risk.name}: grid, CRS, ledger of regions, and with their "
+            f"units the variables {variables}."
+        ),
+        kinds={"icechunk"},
+        **common(risk),
+    )
+    def region_template(deployment: dg.ResourceParam[Deployment]) -> dg.MaterializeResult[None]:
+        started = time.perf_counter()
+        deployment = deployment.of(risk.name)
+        snapshot = deployment.regions.initialize(deployment.template)
+        rows, cols = deployment.template.shape
+        return dg.MaterializeResult(
+            metadata={
+                "grid": deployment.grid.name,
+                "pixels": rows * cols,
+                "regions": len(deployment.grid.valid),
+                "variables": list(risk.variables),
+                "chunks": list(deployment.template.chunks),
+                "snapshot": snapshot,
+                "path": dg.MetadataValue.path(deployment.regions.place),
+                "seconds": time.perf_counter() - started,
+            },
+        )
+
+    return region_template
 
 
-RISK_INPUTS = _inputs(
-    *inputs.BURN_PROBABILITY_270M.values(),
-    *inputs.BURN_PROBABILITY_30M.values(),
-    inputs.CONDITIONAL_RISK,
-    inputs.WIND,
-)
-GEOGRAPHY_INPUTS = _inputs(*inputs.GEOGRAPHIES.values())
-
-
-@dg.asset(kinds={"icechunk"}, **COMMON)
-def region_template(deployment: dg.ResourceParam[Deployment]) -> dg.MaterializeResult[None]:
-    """The empty region-risk store: grid, eight variables with units, CRS, ledger of regions."""
-    started = time.perf_counter()
-    snapshot = deployment.regions.initialize(deployment.template)
-    rows, cols = deployment.template.shape
-    return dg.MaterializeResult(
-        metadata={
-            "grid": deployment.grid.name,
-            "pixels": rows * cols,
-            "regions": len(deployment.grid.valid),
-            "variables": list(VARIABLES),
-            "chunks": list(deployment.template.chunks),
-            "snapshot": snapshot,
-            "path": dg.MetadataValue.path(deployment.regions.place),
-            "seconds": time.perf_counter() - started,
-        },
+def _region_assets(risk: RiskType, deployment: Deployment) -> dg.AssetsDefinition:
+    """Raster and buildings of a region: two assets, one step, one commit."""
+    # Which of several forms of an input is read depends on the catalog; the graph shows the first.
+    rasters = [input_key(name) for name in risk.rasters(())]
+    made_from = [asset_key(risk, "region_template"), *rasters]
+    raster_key, building_key = (
+        asset_key(risk, name) for name in ("region_risk", "region_buildings")
     )
 
-
-def region_assets(deployment: Deployment) -> dg.AssetsDefinition:
-    """Raster and buildings of a region: two assets, one step, one commit."""
-
     @dg.multi_asset(
-        name="regions",
+        name=op_name(risk, "regions"),
         specs=[
             dg.AssetSpec(
-                "region_risk",
-                deps=[region_template, *RISK_INPUTS],
+                raster_key,
+                deps=made_from,
                 description=(
-                    "Wildfire risk of a region: eight rasters at 30 m, written as one region of "
-                    "the Icechunk store."
+                    f"{risk.title} of a region: {len(risk.variables)} rasters at 30 m, written as "
+                    "one region of the Icechunk store."
                 ),
                 kinds={"icechunk", "numba"},
-                **COMMON,
+                **common(risk),
             ),
             dg.AssetSpec(
-                "region_buildings",
-                deps=[region_template, *RISK_INPUTS, *_inputs(inputs.BUILDINGS)],
+                building_key,
+                deps=[*made_from, input_key(inputs.BUILDINGS)],
                 description=(
-                    "Every building whose centroid lies in the region, with the risk at that "
+                    "Every building whose centroid lies in the region, with the values of that "
                     "pixel. It becomes visible in the same commit as the region's raster."
                 ),
                 kinds={"geoparquet"},
-                metadata={"dagster/column_schema": column_schema(BUILDING_SCHEMA)},
-                **COMMON,
+                metadata={"dagster/column_schema": column_schema(building_schema(risk))},
+                **common(risk),
             ),
         ],
         partitions_def=region_partitions(deployment.grid),
@@ -118,9 +110,11 @@ def region_assets(deployment: Deployment) -> dg.AssetsDefinition:
         cluster: dg.ResourceParam[Cluster],
         progress: dg.ResourceParam[ProgressReporter],
     ) -> Iterator[dg.MaterializeResult[None]]:
-        writer = RegionWriter(deployment, cluster, f"regions-{context.run.run_id}")
+        deployment = deployment.of(risk.name)
+        label = op_name(risk, "regions")
+        writer = RegionWriter(deployment, cluster, f"{label}-{context.run.run_id}")
         keys = context.partition_keys
-        with progress.task("regions", len(keys)) as advance:
+        with progress.task(deployment.key("regions"), len(keys)) as advance:
             for region_id in writer.write(keys, recompute=config.recompute):
                 advance(region_id)
         described = {
@@ -145,22 +139,23 @@ def region_assets(deployment: Deployment) -> dg.AssetsDefinition:
         for region_id, assets in described.items():
             for asset, metadata in assets.items():
                 context.add_asset_metadata(metadata, asset, region_id)
-        for asset in ("region_risk", "region_buildings"):
+        for asset in (raster_key, building_key):
             yield dg.MaterializeResult(asset)
 
     return regions
 
 
-def _describe(deployment: Deployment, region: WrittenRegion) -> dict[str, dict[str, Any]]:
+def _describe(deployment: Deployment, region: WrittenRegion) -> dict[dg.AssetKey, dict[str, Any]]:
     """Metadata of a region's two assets."""
+    risk = deployment.risk
     entry = region.entry
-    common: dict[str, Any] = {
+    both: dict[str, Any] = {
         "snapshot": region.snapshot_id,
         "skipped": region.preview is None,
         "lineage": dict(entry["lineage"]),
     }
-    risk: dict[str, Any] = {
-        **common,
+    raster: dict[str, Any] = {
+        **both,
         "pixels": entry["summary"]["pixels"],
         "bytes": entry["summary"]["bytes"],
         "seconds": region.seconds,
@@ -169,16 +164,20 @@ def _describe(deployment: Deployment, region: WrittenRegion) -> dict[str, dict[s
     }
     if region.preview is not None:
         picture = base64.b64encode(region.preview).decode()
-        risk["risk in 2011"] = dg.MetadataValue.md(f"![risk](data:image/png;base64,{picture})")
+        label = f"{risk.map.noun} in {risk.map.views[0]}"
+        raster[label] = dg.MetadataValue.md(f"![risk](data:image/png;base64,{picture})")
     buildings = {
-        **common,
+        **both,
         "rows": entry["buildings"]["rows"],
         "dagster/row_count": entry["buildings"]["rows"],
         "bytes": entry["buildings"]["bytes"],
         "report": entry["report"],
         "path": dg.MetadataValue.path(deployment.storage.uri(entry["buildings"]["key"])),
     }
-    return {"region_risk": risk, "region_buildings": buildings}
+    return {
+        asset_key(risk, "region_risk"): raster,
+        asset_key(risk, "region_buildings"): buildings,
+    }
 
 
 def _summary_table(variables: Mapping[str, Mapping[str, float | None]]) -> str:
@@ -191,267 +190,9 @@ def _summary_table(variables: Mapping[str, Mapping[str, float | None]]) -> str:
     return "\n".join(rows)
 
 
-def column_schema(schema: pa.Schema) -> dg.TableSchema:
-    """An Arrow schema as the UI shows it."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(
-                field.name,
-                str(field.type),
-                constraints=dg.TableColumnConstraints(nullable=field.nullable),
-            )
-            for field in schema
-        ]
-    )
-
-
-@dg.asset(
-    deps=["region_buildings"],
-    io_manager_key="tables",
-    kinds={"geoparquet"},
-    metadata={KEY: "buildings", "dagster/column_schema": column_schema(BUILDING_SCHEMA)},
-    **COMMON,
-)
-def buildings(
-    deployment: dg.ResourceParam[Deployment], scratch: dg.ResourceParam[Scratch]
-) -> Artefact:
-    """All buildings, partitioned by state and county, in spatial order within each county."""
-    started = time.perf_counter()
-    ledger = deployment.current_ledger()
-    lineage = deployment.lineage(
-        code_version("geoparquet.py", "regions/building_partitions.py"),
-        {region_id: entry["buildings"]["sha256"] for region_id, entry in ledger.items()},
-    )
-    sources = {
-        region_id: deployment.storage.source(entry["buildings"]["key"])
-        for region_id, entry in ledger.items()
-    }
-    files, report = partition_buildings(sources, scratch.folder() / "buildings", lineage)
-    return Artefact(
-        files,
-        lineage,
-        {
-            "rows": report.rows_out,
-            "dagster/row_count": report.rows_out,
-            "regions": len(ledger),
-            "regions not done": len(deployment.grid.valid) - len(ledger),
-            "report": report.to_dict(),
-            "seconds": time.perf_counter() - started,
-        },
-    )
-
-
-@dg.multi_asset(
-    name="risk_statistics",
-    outs={
-        level: dg.AssetOut(
-            key=["risk_statistics", level],
-            io_manager_key="files",
-            description=f"Risk statistics of each {level}: counts, mean, quantiles, histogram.",
-            kinds={"geoparquet"},
-            metadata={
-                KEY: f"statistics/{level}.parquet",
-                "dagster/column_schema": column_schema(statistics_schema(level)),
-            },
-            **COMMON,
-        )
-        for level in LEVELS
-    },
-    ins={"buildings": dg.AssetIn("buildings")},
-    deps=GEOGRAPHY_INPUTS,
-    internal_asset_deps={
-        level: {dg.AssetKey("buildings"), input_key(inputs.GEOGRAPHIES[level])} for level in LEVELS
-    },
-)
-def risk_statistics(
-    buildings: StoredTable,
-    deployment: dg.ResourceParam[Deployment],
-    scratch: dg.ResourceParam[Scratch],
-) -> Iterator[dg.Output[Artefact]]:
-    """Risk of the buildings in each block, tract, county and state, and in the nation."""
-    folder = scratch.folder()
-    method = deployment.settings.method
-    for level in LEVELS:
-        started = time.perf_counter()
-        lineage = deployment.lineage(
-            code_version("geoparquet.py", "regions/geographies.py", "regions/statistics.py"),
-            {
-                "buildings": buildings.fingerprint,
-                **deployment.fingerprints(inputs.GEOGRAPHIES[level]),
-            },
-            {"method": method},
-        )
-        path = folder / f"{level}.parquet"
-        report = write_statistics(
-            path,
-            open_buildings(*buildings.places()),
-            level,
-            deployment.geographies(level),
-            method,
-            lineage,
-        )
-        metadata = {
-            "rows": report.geographies,
-            "dagster/row_count": report.geographies,
-            "report": report.to_dict(),
-            "seconds": time.perf_counter() - started,
-        }
-        yield dg.Output(Artefact.single(path, lineage, metadata), level)
-
-
-def _tiles(report: TileReport, started: float) -> dict[str, Any]:
-    return {
-        "features": report.features,
-        "left out": report.left_out,
-        "layers": report.layers,
-        "zooms": [report.min_zoom, report.max_zoom],
-        "bounds": list(report.bounds),
-        "seconds": time.perf_counter() - started,
-    }
-
-
-TILE_MODULES = (
-    "regions/geojson_lines.py",
-    "regions/pmtiles.py",
-    "regions/tippecanoe.py",
-    "regions/vector_tiles.py",
-)
-
-
-def _building_archive(
-    name: str,
-    description: str,
-    make: Callable[[Sequence[Source], Path], TileReport],
-) -> dg.AssetsDefinition:
-    """An archive of vector tiles that is made from all buildings."""
-
-    @dg.asset(
-        name=f"{name}_pmtiles",
-        description=description,
-        io_manager_key="files",
-        kinds={"pmtiles"},
-        metadata={KEY: f"pmtiles/{name}s.pmtiles"},
-        **COMMON,
-    )
-    def archive(
-        buildings: StoredTable,
-        deployment: dg.ResourceParam[Deployment],
-        scratch: dg.ResourceParam[Scratch],
-    ) -> Artefact:
-        started = time.perf_counter()
-        path = scratch.folder() / f"{name}s.pmtiles"
-        lineage = deployment.lineage(
-            code_version(*TILE_MODULES), {"buildings": buildings.fingerprint}
-        )
-        return Artefact.single(path, lineage, _tiles(make(buildings.sources(), path), started))
-
-    return archive
-
-
-building_pmtiles = _building_archive(
-    "building",
-    "Footprints of all buildings with their risk: layer `risk`, zooms 6 to 14.",
-    building_tiles,
-)
-building_centroid_pmtiles = _building_archive(
-    "building_centroid",
-    "Centroids of the buildings that have a risk in both climates: layer `risk`.",
-    building_centroid_tiles,
-)
-
-
-@dg.asset(
-    ins={level: dg.AssetIn(["risk_statistics", level]) for level in LEVELS},
-    io_manager_key="files",
-    kinds={"pmtiles"},
-    metadata={KEY: "pmtiles/regions.pmtiles"},
-    **COMMON,
-)
-def regional_pmtiles(
-    deployment: dg.ResourceParam[Deployment],
-    scratch: dg.ResourceParam[Scratch],
-    **statistics: StoredFile,
-) -> Artefact:
-    """Risk statistics as tiles: layers `nation`, `states`, `counties`, `tracts` and `blocks`."""
-    started = time.perf_counter()
-    path = scratch.folder() / "regions.pmtiles"
-    lineage = deployment.lineage(
-        code_version(*TILE_MODULES),
-        {level: statistics[level].fingerprint for level in LEVELS},
-    )
-    report = regional_tiles({level: statistics[level].source() for level in LEVELS}, path)
-    return Artefact.single(path, lineage, _tiles(report, started))
-
-
-@dg.asset(
-    deps=["region_risk"],
-    io_manager_key="folders",
-    kinds={"zarr"},
-    metadata={KEY: "pyramid"},
-    check_specs=[
-        dg.AssetCheckSpec(
-            "level_means_agree",
-            asset="pyramid",
-            description="Every level stands for the same pixels, and has their mean.",
-        )
-    ],
-    **COMMON,
-)
-def pyramid(
-    deployment: dg.ResourceParam[Deployment],
-    scratch: dg.ResourceParam[Scratch],
-) -> Iterator[dg.Output[Artefact] | dg.AssetCheckResult]:
-    """Risk at ever coarser resolution, as a multiscale Zarr for maps and quick looks."""
-    started = time.perf_counter()
-    ledger = deployment.current_ledger()
-    lineage = deployment.lineage(
-        code_version("regions/pyramid.py"),
-        {region_id: content_hash(entry) for region_id, entry in ledger.items()},
-    )
-    folder = scratch.folder() / "pyramid.zarr"
-    windows = [deployment.regions.regions[region_id] for region_id in ledger]
-    report = build_pyramid(
-        deployment.regions.dataset(), folder, attributes={"lineage": lineage}, regions=windows
-    )
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    native = report.levels[0]
-    metadata = {
-        "pixels": native.rows * native.cols,
-        "levels": len(report.levels),
-        "level means": dg.MetadataValue.md(_level_table(report)),
-        "seconds": time.perf_counter() - started,
-    }
-    yield dg.Output(Artefact(files, lineage, metadata))
-    yield dg.AssetCheckResult(passed=level_means_agree(report))
-
-
-def _level_table(report: PyramidReport) -> str:
-    names = list(report.levels[0].means)
-    rows = [
-        "| level | rows | columns | " + " | ".join(f"mean {name}" for name in names) + " |",
-        "|---" * (3 + len(names)) + "|",
-    ]
-    for level in report.levels:
-        means = " | ".join(f"{level.means[name]:.6g}" for name in names)
-        rows.append(f"| {level.level} | {level.rows} | {level.cols} | {means} |")
-    return "\n".join(rows)
-
-
-def region_wing(deployment: Deployment) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def region_wing(deployment: Deployment) -> list[dg.AssetsDefinition]:
     """Everything of this wing, for the grid of a deployment."""
-    return [
-        *source_assets(),
-        *input_assets(),
-        region_template,
-        region_assets(deployment),
-        buildings,
-        risk_statistics,
-        building_pmtiles,
-        building_centroid_pmtiles,
-        regional_pmtiles,
-        pyramid,
-    ]
+    wing = [*source_assets(), *input_assets()]
+    for risk in RISK_TYPES.values():
+        wing += [_template_asset(risk), _region_assets(risk, deployment), *product_assets(risk)]
+    return wing

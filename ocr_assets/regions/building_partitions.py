@@ -28,8 +28,9 @@ from ocr_assets.geoparquet import (
     open_geoparquet,
     write_geoparquet,
 )
-from ocr_assets.regions.buildings import BUILDING_SCHEMA
+from ocr_assets.regions.buildings import building_schema
 from ocr_assets.regions.grid import CONUS_WINDOW
+from ocr_assets.regions.risk_type import RiskType
 
 UNKNOWN = "__HIVE_DEFAULT_PARTITION__"
 """Folder value of buildings without a state or county code: readers of hive partitions take it
@@ -61,6 +62,7 @@ class PartitionReport:
 
 
 def partition_buildings(
+    risk: RiskType,
     region_files: Mapping[str, Source],
     destination: Path,
     lineage: Mapping[str, Any],
@@ -72,6 +74,7 @@ def partition_buildings(
     however the grid was cut into regions.
 
     Args:
+        risk: the type of risk of the tables.
         region_files: region id to its GeoParquet table.
         destination: empty or new local folder; it also holds the spill files while they are needed.
         lineage: kept in every file.
@@ -90,7 +93,7 @@ def partition_buildings(
     rows_out = without_county = counties = 0
     spill = Path(tempfile.mkdtemp(prefix=".spill-", dir=destination))
     try:
-        rows_in, spilled = _spill(region_files, spill)
+        rows_in, spilled = _spill(region_files, building_schema(risk), spill)
         for county in sorted(spilled):
             table = _county(spilled.pop(county))
             folder = f"state_fips={county[:2] or UNKNOWN}/county_fips={county[2:] or UNKNOWN}"
@@ -109,17 +112,20 @@ def partition_buildings(
 
 
 def open_buildings(
-    paths: Sequence[str], root: str, filesystem: pyarrow.fs.FileSystem | None = None
+    risk: RiskType,
+    paths: Sequence[str],
+    root: str,
+    filesystem: pyarrow.fs.FileSystem | None = None,
 ) -> ds.Dataset:
     """The files of a partitioned set as one dataset, perhaps without any.
 
-    Columns are those of :data:`BUILDING_SCHEMA`, then ``state_fips`` and ``county_fips`` as text,
+    Columns are those of :func:`building_schema`, then ``state_fips`` and ``county_fips`` as text,
     read from the folders below ``root``, the folder of the set.
     """
     keys = pa.schema([("state_fips", pa.string()), ("county_fips", pa.string())])
     return ds.dataset(
         list(paths),
-        schema=pa.schema([*BUILDING_SCHEMA, *keys]),
+        schema=pa.schema([*building_schema(risk), *keys]),
         format="parquet",
         filesystem=filesystem,
         partitioning=ds.partitioning(keys, flavor="hive"),
@@ -138,11 +144,13 @@ def county_code(geoid: pa.Array) -> pa.Array:
     )
 
 
-def _spill(region_files: Mapping[str, Source], folder: Path) -> tuple[int, dict[str, list[Path]]]:
+def _spill(
+    region_files: Mapping[str, Source], schema: pa.Schema, folder: Path
+) -> tuple[int, dict[str, list[Path]]]:
     """Sort the rows of all files into spill files: how many rows, and the files of each county."""
     spilled: dict[str, list[Path]] = defaultdict(list)
     rows = 0
-    for batch in _batches(region_files):
+    for batch in _batches(region_files, schema):
         rows += batch.num_rows
         county = county_code(batch["GEOID"].combine_chunks()).dictionary_encode()
         order = pc.sort_indices(county.indices)
@@ -157,12 +165,12 @@ def _spill(region_files: Mapping[str, Source], folder: Path) -> tuple[int, dict[
     return rows, spilled
 
 
-def _batches(region_files: Mapping[str, Source]) -> Iterator[pa.Table]:
+def _batches(region_files: Mapping[str, Source], schema: pa.Schema) -> Iterator[pa.Table]:
     for region_id, source in region_files.items():
-        file = open_geoparquet(source, BUILDING_SCHEMA.names)
+        file = open_geoparquet(source, schema.names)
         try:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=BUILDING_SCHEMA.names):
-                yield pa.Table.from_batches([batch]).cast(BUILDING_SCHEMA)
+            for batch in file.iter_batches(_BATCH_ROWS, columns=schema.names):
+                yield pa.Table.from_batches([batch]).cast(schema)
         except (OSError, pa.ArrowException) as error:
             raise GeoParquetError(f"cannot read {source} of region {region_id}: {error}") from error
         finally:

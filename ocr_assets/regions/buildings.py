@@ -30,23 +30,26 @@ from ocr_assets.geoparquet import (
 from ocr_assets.regions.footprints import Footprints, read_buildings
 from ocr_assets.regions.geographies import Level, tag_buildings
 from ocr_assets.regions.grid import CONUS_WINDOW, RegionGrid, pixel_of
-from ocr_assets.regions.risk import CLIMATES, VARIABLES, Method, risk_score
+from ocr_assets.regions.kernels import Method
+from ocr_assets.regions.risk_type import RiskType
 from ocr_assets.vector import Bounds
 
-BUILDING_SCHEMA = pa.schema(
-    [
-        pa.field("building_id", pa.string(), nullable=False),
-        *(pa.field(name, pa.float32(), nullable=False) for name in VARIABLES),
-        *(pa.field(f"risk_score_{year}", pa.uint8(), nullable=False) for year in CLIMATES),
-        pa.field("GEOID", pa.string()),
-        pa.field("state", pa.string()),
-        pa.field("county", pa.string()),
-        pa.field("region_id", pa.string(), nullable=False),
-        pa.field("geometry", pa.binary(), nullable=False),
-        pa.field("bbox", BBOX_TYPE, nullable=False),
-    ]
-)
-"""Columns of every building table, in order."""
+
+def building_schema(risk: RiskType) -> pa.Schema:
+    """Columns of every building table of a type of risk, in order."""
+    return pa.schema(
+        [
+            pa.field("building_id", pa.string(), nullable=False),
+            *(pa.field(name, pa.float32(), nullable=False) for name in risk.variables),
+            *(pa.field(one.name, pa.uint8(), nullable=False) for one in risk.classes),
+            pa.field("GEOID", pa.string()),
+            pa.field("state", pa.string()),
+            pa.field("county", pa.string()),
+            pa.field("region_id", pa.string(), nullable=False),
+            pa.field("geometry", pa.binary(), nullable=False),
+            pa.field("bbox", BBOX_TYPE, nullable=False),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,9 @@ def building_pixels(
 
 
 def sample_buildings(
+    risk: RiskType,
     footprints: Footprints,
-    risk: Mapping[str, NDArray[np.float32]],
+    arrays: Mapping[str, NDArray[np.float32]],
     grid: RegionGrid,
     region_id: str,
     method: Method,
@@ -138,13 +142,13 @@ def sample_buildings(
     """The table of a region's buildings, in spatial order, and the account of the others.
 
     Args:
+        risk: the type of risk.
         footprints: at least the footprints that touch the region.
-        risk: the eight variables of :data:`ocr_assets.regions.risk.VARIABLES`, each an array over
-            the window of the region.
-        method: how :func:`ocr_assets.regions.risk.risk_score` bins the scores.
+        arrays: the variables of the type, each over the window of the region.
+        method: how values are scored.
 
     Returns:
-        A table of :data:`BUILDING_SCHEMA`, perhaps without rows, and its report. Of several rows
+        A table of :func:`building_schema`, perhaps without rows, and its report. Of several rows
         with one building id the row with the smallest GEOID stays. The order is along a Hilbert
         curve over the CONUS grid, ties by building id.
 
@@ -153,12 +157,12 @@ def sample_buildings(
         ocr_assets.regions.grid.UnknownRegionError: the region is not in the grid.
     """
     window = grid.region_window(region_id)
-    for name in VARIABLES:
-        if name not in risk:
+    for name in risk.variables:
+        if name not in arrays:
             raise ValueError(f"region {region_id}: the risk arrays lack {name!r}")
-        if risk[name].shape != window.shape:
+        if arrays[name].shape != window.shape:
             raise ValueError(
-                f"region {region_id}: {name} has shape {risk[name].shape}, its window "
+                f"region {region_id}: {name} has shape {arrays[name].shape}, its window "
                 f"{window.shape}"
             )
 
@@ -171,13 +175,12 @@ def sample_buildings(
     )
     unique = mine[_first_of_each(footprints, mine)]
     pixel = row[unique] - window.row_start, col[unique] - window.col_start
-    values = {name: risk[name][pixel].astype(np.float32, copy=False) for name in VARIABLES}
+    values = {name: arrays[name][pixel].astype(np.float32, copy=False) for name in risk.variables}
     complete = ~np.isnan([*values.values()]).any(axis=0)
     written = unique[complete]
 
-    table = _table(
-        footprints, written, {k: v[complete] for k, v in values.items()}, region_id, method
-    )
+    kept = {name: column[complete] for name, column in values.items()}
+    table = _table(risk, footprints, written, kept, region_id, method)
     report = BuildingReport(
         read=len(footprints) + footprints.invalid,
         elsewhere=len(footprints) - len(mine),
@@ -213,6 +216,7 @@ def _first_of_each(footprints: Footprints, rows: NDArray[np.intp]) -> NDArray[np
 
 
 def _table(
+    risk: RiskType,
     footprints: Footprints,
     rows: NDArray[np.intp],
     values: Mapping[str, NDArray[np.float32]],
@@ -225,7 +229,7 @@ def _table(
         [
             footprints.building_id.take(taken),
             *values.values(),
-            *(risk_score(values[f"rps_{year}"], method) for year in CLIMATES),
+            *(one.classify(values[one.variable], method) for one in risk.classes),
             footprints.geoid.take(taken),
             footprints.state.take(taken),
             footprints.county.take(taken),
@@ -233,6 +237,6 @@ def _table(
             wkb_array(geometry),
             bbox_array(geometry),
         ],
-        schema=BUILDING_SCHEMA,
+        schema=building_schema(risk),
     )
     return table.take(hilbert_order(table, CONUS_WINDOW.bounds, "building_id"))

@@ -10,20 +10,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 from pydantic import Field
 
 from ocr_assets.deployment import Deployment
+from ocr_assets.geoparquet import BBOX_TYPE
 from ocr_assets.ingestion import Ingested, Ingestion
 from ocr_assets.regions import inputs
+from ocr_assets.regions.building_tags import TAGGED_SCHEMA
 from ocr_assets.regions.census import state_codes
+from ocr_assets.regions.geographies import geography_schema
 from ocr_assets.regions.input_sources import (
     DESCRIPTIONS,
     OVERTURE,
+    OVERTURE_ADDRESSES,
+    OVERTURE_BUILDINGS,
     PARENTS,
     SOURCES,
     Choice,
     Source,
 )
+from ocr_assets.ui_metadata import column_schema
 from resources.progress import ProgressReporter
 
 OWNERS = ["team:climate-risk"]
@@ -79,6 +86,7 @@ def _source_asset(source: Source) -> dg.AssetsDefinition:
         source_key(source.name),
         group_name="sources",
         owners=OWNERS,
+        kinds={"s3" if source.address.startswith("s3://") else "http"},
         description=f"{source.title}. {source.citation}. Licence: {source.licence}.",
         metadata={
             "page": dg.MetadataValue.url(source.page),
@@ -118,17 +126,34 @@ def _own(source: Source) -> list[str]:
 
 def _spec(source: Source, name: str) -> dg.AssetSpec:
     made_from = [input_key(parent) for parent in PARENTS.get(name, ())]
-    raster = name in source.rasters or name in inputs.RASTERS
+    columns = _columns(name)
     return dg.AssetSpec(
         input_key(name),
         deps=made_from or [source_key(source.name)],
         group_name="inputs",
         owners=OWNERS,
-        kinds={"icechunk" if raster else "geoparquet"},
+        kinds={"geoparquet" if columns else "icechunk"},
         description=DESCRIPTIONS[name],
-        metadata={"licence": source.licence, "page": dg.MetadataValue.url(source.page)},
+        metadata={
+            "licence": source.licence,
+            "page": dg.MetadataValue.url(source.page),
+            **({"dagster/column_schema": column_schema(columns)} if columns else {}),
+        },
         automation_condition=refresh(),
     )
+
+
+def _columns(name: str) -> pa.Schema | None:
+    """Columns of a table that are always there; None for a raster."""
+    for level, outlines in inputs.GEOGRAPHIES.items():
+        if name == outlines:
+            return geography_schema(level)
+    features = pa.schema([("id", pa.string()), ("geometry", pa.binary()), ("bbox", BBOX_TYPE)])
+    return {
+        inputs.BUILDINGS: TAGGED_SCHEMA,
+        OVERTURE_BUILDINGS: features,
+        OVERTURE_ADDRESSES: features,
+    }.get(name)
 
 
 def _ingest(name: str, source: Source, datasets: Sequence[str]) -> dg.AssetsDefinition:

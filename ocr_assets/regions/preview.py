@@ -1,8 +1,8 @@
-"""Previews: the risk score of a region as a small picture.
+"""Previews: the score of a region as a small picture.
 
 Belongs here: the score palette, and turning an array of risk into the bytes of an image.
-Does not belong here: where the score's breaks lie (:mod:`ocr_assets.regions.risk`), and showing
-or storing the picture.
+Does not belong here: where a score's breaks lie, which its type of risk says, and showing or
+storing the picture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 from PIL import Image
 
-from ocr_assets.regions.risk import NO_SCORE, risk_score
+from ocr_assets.regions.risk_type import NO_SCORE, Classes
 
 PALETTE = (
     "#a9b2bd",
@@ -36,24 +36,26 @@ colours only grow darker, also as seen with any common colour blindness.
 """
 
 
-def risk_preview(rps: NDArray[np.float32], max_side: int = 320) -> bytes:
-    """PNG of the risk score, north up, at most ``max_side`` pixels on its longer side.
+def score_preview(score: Classes, values: NDArray[np.float32], max_side: int = 320) -> bytes:
+    """PNG of a score, north up, at most ``max_side`` pixels on its longer side.
 
     Args:
-        rps: risk to structures, percent, shape ``(rows from the south, cols)``, NaN = no data.
+        score: 0 to 10 of the values.
+        values: of its variable, shape ``(rows from the south, cols)``, NaN = no data.
         max_side: a larger region is reduced to the mean of square blocks of pixels. The mean shows
             what the area is like; a maximum would paint whole regions in the colour of few pixels.
 
     A block with any data is coloured by the score of its mean, a block without is transparent.
 
     Raises:
-        ValueError: ``rps`` has no pixels, is not two-dimensional, or holds a negative risk.
+        ValueError: there are no pixels or not two dimensions, or the score refuses a value.
     """
-    if rps.ndim != 2 or rps.size == 0:
-        raise ValueError(f"a preview needs rows and columns of pixels, found shape {rps.shape}")
-    side = -(-max(rps.shape) // max_side)
-    score = risk_score(_block_means(np.ascontiguousarray(rps, np.float32), side))
-    indices = np.where(score == NO_SCORE, len(PALETTE), score).astype(np.uint8)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"a preview needs rows and columns of pixels, found shape {values.shape}")
+    side = -(-max(values.shape) // max_side)
+    means = _block_means(np.ascontiguousarray(values, np.float32), side)
+    scores = score.classify(means, "corrected")
+    indices = np.where(scores == NO_SCORE, len(PALETTE), scores).astype(np.uint8)
     image = Image.fromarray(indices[::-1])
     image.putpalette(bytes.fromhex("".join(colour[1:] for colour in PALETTE)) + bytes(3))
     file = BytesIO()

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ocr_assets.regions.buildings import BuildingReport, BuildingSource, sample_buildings
 from ocr_assets.regions.grid import RegionGrid
-from ocr_assets.regions.inputs import read_region_inputs
-from ocr_assets.regions.preview import risk_preview
-from ocr_assets.regions.risk import Method, region_risk
+from ocr_assets.regions.kernels import Method
+from ocr_assets.regions.preview import score_preview
+from ocr_assets.regions.risk_type import RiskType
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class RegionResult:
 
 
 def process_region(
+    risk: RiskType,
     rasters: Mapping[str, xr.Dataset],
     buildings: BuildingSource,
     grid: RegionGrid,
@@ -43,6 +44,7 @@ def process_region(
     """Compute the risk of a region and sample it at the region's buildings.
 
     Args:
+        risk: what is computed.
         rasters: the opened input rasters, by dataset name.
         buildings: the input footprints.
         grid: the region grid.
@@ -50,14 +52,16 @@ def process_region(
         method: ``corrected``, or ``published`` to reproduce the published numbers.
 
     Raises:
-        InputError: an input is wrong for this region; see :mod:`ocr_assets.regions.inputs`.
-        EmptyRegionError: there is no burn probability anywhere in the region.
+        InputError: an input is wrong for this region; see :mod:`ocr_assets.regions.raster_cuts`.
+        EmptyRegionError: the inputs have no value anywhere in the region.
     """
     window = grid.region_window(grid.require_valid(region_id))
     footprints = buildings.read(window.bounds)  # a bad table is found before the long work
-    arrays = region_risk(read_region_inputs(rasters, grid, region_id, method), window, method)
-    table, report = sample_buildings(footprints, arrays, grid, region_id, method)
-    return RegionResult(arrays, table, report, summarise(arrays), risk_preview(arrays["rps_2011"]))
+    arrays = risk.compute(rasters, grid, region_id, method)
+    table, report = sample_buildings(risk, footprints, arrays, grid, region_id, method)
+    shown = risk.scores[0]
+    preview = score_preview(shown, arrays[shown.variable])
+    return RegionResult(arrays, table, report, summarise(arrays), preview)
 
 
 def summarise(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:

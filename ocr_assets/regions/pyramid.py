@@ -33,7 +33,7 @@ from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
 from ocr_assets.regions.grid import CRS, SOUTH, STEP, WEST, Window, pixel_of
-from ocr_assets.regions.inputs import COORDINATE_TOLERANCE
+from ocr_assets.regions.raster_cuts import COORDINATE_TOLERANCE
 
 COARSEST_SIDE = 128
 """The coarsest level is the first with at most this many rows and columns: 12 levels for CONUS."""
@@ -91,7 +91,7 @@ class PyramidReport:
 def build_pyramid(
     dataset: xr.Dataset,
     destination: Path,
-    variables: Sequence[str] = ("rps_2011", "rps_2047"),
+    variables: Sequence[str],
     attributes: Mapping[str, Any] | None = None,
     regions: Iterable[tuple[slice, slice]] | None = None,
     progress: Callable[[int, int], None] | None = None,

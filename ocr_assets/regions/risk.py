@@ -23,6 +23,7 @@ from ocr_assets.regions.resample import (
     nearest,
     nearest_cells,
 )
+from ocr_assets.regions.risk_type import NO_SCORE, EmptyRegionError
 from ocr_assets.regions.spread import (
     SMOOTHING_RADIUS,
     fill_non_burnable,
@@ -47,13 +48,6 @@ VARIABLES = (
 
 SCORE_EDGES = (0.01, 0.02, 0.035, 0.06, 0.1, 0.2, 0.5, 1.0, 3.0, 100.0)
 """Risk to structures, percent, that divides scores 1 to 10; compared as float32."""
-
-NO_SCORE = 255
-"""Score of a pixel or building without one."""
-
-
-class EmptyRegionError(ValueError):
-    """A region without any burn probability."""
 
 
 @dataclass(frozen=True, eq=False)

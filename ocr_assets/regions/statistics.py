@@ -23,38 +23,31 @@ from numpy.typing import NDArray
 
 from ocr_assets.geoparquet import GeoParquetError, GeoParquetWriter
 from ocr_assets.regions.geographies import CODE_LENGTH, NATION, STATES, Level, geography_schema
-from ocr_assets.regions.risk import CLIMATES, NO_SCORE, VARIABLES, Method, risk_score
-
-SUMMARISED = tuple(name for name in VARIABLES if name != "rps_scott")
-"""Variables with a mean, a median and percentiles, in column order."""
+from ocr_assets.regions.kernels import Method
+from ocr_assets.regions.risk_type import NO_SCORE, Classes, RiskType
 
 PERCENTILES = (90, 95, 99)
 
-HISTOGRAM_BINS = 11
-"""Buildings without risk (score 0), then scores 1 to 10."""
-
 _QUANTILES = {"median": 0.5, **{f"p{p}": p / 100 for p in PERCENTILES}}
 
-_RPS = tuple(f"rps_{year}" for year in CLIMATES)
 
-
-def statistics_schema(level: Level) -> pa.Schema:
+def statistics_schema(risk: RiskType, level: Level) -> pa.Schema:
     """Columns of a statistics table.
 
     Names and codes, ``building_count``, ``{variable}_mean`` (float64), ``{variable}_median``
-    (float32), ``risk_score_{year}_hist`` (:data:`HISTOGRAM_BINS` counts),
-    ``{variable}_p90, _p95, _p99`` (float32), then the outline. Values have the unit of the
-    variable.
+    (float32), ``{class}_hist`` (buildings of each class of the type), ``{variable}_p90, _p95,
+    _p99`` (float32), then the outline. Values have the unit of the variable.
     """
+    summarised = risk.summarised
     outline = ("geometry", "bbox")
     return pa.schema(
         [
             *(field for field in geography_schema(level) if field.name not in outline),
             pa.field("building_count", pa.int64(), nullable=False),
-            *(pa.field(f"{name}_mean", pa.float64()) for name in SUMMARISED),
-            *(pa.field(f"{name}_median", pa.float32()) for name in SUMMARISED),
-            *(pa.field(f"risk_score_{year}_hist", pa.list_(pa.int64())) for year in CLIMATES),
-            *(pa.field(f"{name}_p{p}", pa.float32()) for name in SUMMARISED for p in PERCENTILES),
+            *(pa.field(f"{name}_mean", pa.float64()) for name in summarised),
+            *(pa.field(f"{name}_median", pa.float32()) for name in summarised),
+            *(pa.field(f"{one.name}_hist", pa.list_(pa.int64())) for one in risk.classes),
+            *(pa.field(f"{name}_p{p}", pa.float32()) for name in summarised for p in PERCENTILES),
             *(field for field in geography_schema(level) if field.name in outline),
         ]
     )
@@ -92,6 +85,7 @@ class StatisticsReport:
 
 
 def summarise(
+    risk: RiskType,
     buildings: ds.Dataset,
     level: Level,
     geographies: pa.Table | ds.Dataset,
@@ -100,6 +94,7 @@ def summarise(
     """Statistics of one level, state by state, in the order of the codes.
 
     Args:
+        risk: the type of risk of the buildings.
         buildings: the set that :func:`ocr_assets.regions.building_partitions.partition_buildings`
             made, with its string partition keys ``state_fips`` and ``county_fips``. Blocks, tracts
             and counties are summarised with one county in memory, a state with one state, the
@@ -108,9 +103,9 @@ def summarise(
             one; a tract, county or state is the first 11, 5 or 2 digits.
         geographies: outlines and names, columns of
             :func:`ocr_assets.regions.geographies.geography_schema`.
-        method: histogram bins. ``corrected``: those of the building's score, so that every building
-            is in one. ``published``: a bin includes its upper edge, and values above 100 are in
-            none.
+        method: classes of histograms, the same as in the columns of the buildings: for fire,
+            ``corrected`` puts every building into one; under ``published`` a bin includes its upper
+            edge, and values above 100 are in none.
 
     Yields:
         Rows of :func:`statistics_schema` and their report. There is a row for each geography of
@@ -123,7 +118,7 @@ def summarise(
     """
     outlines = geographies if isinstance(geographies, ds.Dataset) else ds.dataset(geographies)
     if level == "nation":
-        yield _joined(_nation(buildings, method), outlines.to_table(), level)
+        yield _joined(risk, _nation(risk, buildings, method), outlines.to_table(), level)
         return
     counties = _fragments(buildings)
     code = ds.field("GEOID")
@@ -131,15 +126,17 @@ def summarise(
         groups = list(counties.get(state, {}).values())
         if level == "state" and groups:
             groups = [[fragment for group in groups for fragment in group]]
-        found = [_group(buildings, group, level, method) for group in groups]
+        found = [_group(risk, buildings, group, level, method) for group in groups]
         # A colon sorts after every digit.
         in_state = (code >= state) & (code < f"{state}:") if state else ds.scalar(False)
         of_state = outlines.to_table(filter=in_state)
         if found or of_state.num_rows:
-            yield _joined(_Statistics.concatenate([_none(method), *found]), of_state, level)
+            together = _Statistics.concatenate([_none(risk, method), *found])
+            yield _joined(risk, together, of_state, level)
 
 
 def write_statistics(
+    risk: RiskType,
     path: Path,
     buildings: ds.Dataset,
     level: Level,
@@ -149,8 +146,8 @@ def write_statistics(
 ) -> StatisticsReport:
     """Write the table of one level as GeoParquet, ordered by code; see :func:`summarise`."""
     total = StatisticsReport()
-    with GeoParquetWriter(path, statistics_schema(level), lineage) as writer:
-        for table, report in summarise(buildings, level, geographies, method):
+    with GeoParquetWriter(path, statistics_schema(risk, level), lineage) as writer:
+        for table, report in summarise(risk, buildings, level, geographies, method):
             writer.write(table)
             total += report
     return total
@@ -158,7 +155,7 @@ def write_statistics(
 
 @dataclass(frozen=True)
 class _Statistics:
-    """Statistics of ``k`` groups; ``values`` by column name, ``histograms`` (k, 11) by climate."""
+    """Statistics of ``k`` groups; ``values`` by column name, ``histograms`` (k, classes) by their name."""
 
     codes: list[str]
     count: NDArray[np.int64]
@@ -227,14 +224,18 @@ def _sorted_within_groups(
     return np.where(bits & sign, bits ^ sign, ~bits).view(np.float32)
 
 
-def score_histogram(
-    group: NDArray[np.intp], rps: NDArray[np.float32], groups: int, method: Method
+def class_histogram(
+    classes: Classes,
+    group: NDArray[np.intp],
+    values: NDArray[np.float32],
+    groups: int,
+    method: Method,
 ) -> NDArray[np.int64]:
-    """Buildings of each score in each group, shape ``(groups, 11)``; see :func:`summarise`."""
-    score = risk_score(rps, method)
-    scored = score != NO_SCORE
-    cell = group[scored] * HISTOGRAM_BINS + score[scored]
-    return np.bincount(cell, minlength=groups * HISTOGRAM_BINS).reshape(groups, HISTOGRAM_BINS)
+    """Buildings of each class in each group, ``(groups, classes)``; see :func:`summarise`."""
+    found = classes.classify(values, method)
+    classed = found != NO_SCORE
+    cell = group[classed] * classes.count + found[classed]
+    return np.bincount(cell, minlength=groups * classes.count).reshape(groups, classes.count)
 
 
 def _fragments(buildings: ds.Dataset) -> dict[str, dict[str, list[ds.Fragment]]]:
@@ -251,10 +252,11 @@ def _fragments(buildings: ds.Dataset) -> dict[str, dict[str, list[ds.Fragment]]]
     return {state: dict(sorted(found[state].items())) for state in found}
 
 
-def _nation(buildings: ds.Dataset, method: Method) -> _Statistics:
+def _nation(risk: RiskType, buildings: ds.Dataset, method: Method) -> _Statistics:
     # Column by column: the whole country does not fit in memory at once.
     count = buildings.count_rows()
     return _statistics(
+        risk,
         codes=[NATION] if count else [],
         group=np.broadcast_to(np.intp(0), count),
         column=lambda name: _read(buildings, [name])[name].to_numpy(),
@@ -264,12 +266,16 @@ def _nation(buildings: ds.Dataset, method: Method) -> _Statistics:
 
 
 def _group(
-    buildings: ds.Dataset, fragments: list[ds.Fragment], level: Level, method: Method
+    risk: RiskType,
+    buildings: ds.Dataset,
+    fragments: list[ds.Fragment],
+    level: Level,
+    method: Method,
 ) -> _Statistics:
     """Statistics of the geographies of one level in some files."""
     first = fragments[0]
     files = ds.FileSystemDataset(fragments, buildings.schema, first.format, first.filesystem)
-    table = _read(files, ["GEOID", *SUMMARISED])
+    table = _read(files, ["GEOID", *risk.tiled])
     geoid = table["GEOID"].combine_chunks()
     if not isinstance(geoid, pa.DictionaryArray):
         geoid = geoid.dictionary_encode()
@@ -290,9 +296,8 @@ def _group(
         values = table[name].to_numpy()
         return values if everything else values[coded]
 
-    return _statistics(
-        names.to_pylist(), group[coded], column, method, without_code=int((~coded).sum())
-    )
+    without_code = int((~coded).sum())
+    return _statistics(risk, names.to_pylist(), group[coded], column, method, without_code)
 
 
 def _read(dataset: ds.Dataset, columns: list[str]) -> pa.Table:
@@ -302,11 +307,13 @@ def _read(dataset: ds.Dataset, columns: list[str]) -> pa.Table:
         raise GeoParquetError(f"cannot read the building table: {error}") from error
 
 
-def _none(method: Method) -> _Statistics:
-    return _statistics([], np.zeros(0, np.intp), lambda _: np.zeros(0, np.float32), method, 0)
+def _none(risk: RiskType, method: Method) -> _Statistics:
+    empty = np.zeros(0, np.float32)
+    return _statistics(risk, [], np.zeros(0, np.intp), lambda _: empty, method, 0)
 
 
 def _statistics(
+    risk: RiskType,
     codes: list[str],
     group: NDArray[np.intp],
     column: Callable[[str], NDArray[np.float32]],
@@ -315,17 +322,21 @@ def _statistics(
 ) -> _Statistics:
     values: dict[str, NDArray[np.floating[Any]]] = {}
     histograms = {}
-    for name in SUMMARISED:
+    for name in risk.tiled:
         samples = column(name)
-        for statistic, result in group_quantiles(group, samples, len(codes)).items():
-            values[f"{name}_{statistic}"] = result
-        if name in _RPS:
-            histograms[name] = score_histogram(group, samples, len(codes), method)
+        if risk.variables[name].summarised:
+            for statistic, result in group_quantiles(group, samples, len(codes)).items():
+                values[f"{name}_{statistic}"] = result
+        for one in risk.classes:
+            if one.variable == name:
+                found = class_histogram(one, group, samples, len(codes), method)
+                histograms[f"{one.name}_hist"] = found
     count = np.bincount(group, minlength=len(codes))
     return _Statistics(codes, count, values, histograms, without_code)
 
 
 def _joined(
+    risk: RiskType,
     found: _Statistics, outlines: pa.Table, level: Level
 ) -> tuple[pa.Table, StatisticsReport]:
     """The statistics beside names and outlines: all rows of both, by code."""
@@ -349,12 +360,11 @@ def _joined(
     columns["building_count"] = spread(found.count)
     for name, values in found.values.items():
         columns[name] = pa.array(spread(values), mask=absent)
-    for year, rps in zip(CLIMATES, _RPS, strict=True):
-        columns[f"risk_score_{year}_hist"] = pa.ListArray.from_arrays(
-            np.arange(len(every) + 1, dtype=np.int32) * HISTOGRAM_BINS,
-            spread(found.histograms[rps]).ravel(),
+    for name, counts in found.histograms.items():
+        columns[name] = pa.ListArray.from_arrays(
+            np.arange(len(every) + 1, dtype=np.int32) * counts.shape[1], spread(counts).ravel()
         )
-    schema = statistics_schema(level)
+    schema = statistics_schema(risk, level)
     table = pa.table([columns[name] for name in schema.names], schema=schema)
     counted = int(found.count.sum())
     unlisted = np.asarray(pc.invert(pc.is_in(codes, listed)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import chain
 from pathlib import Path
 
@@ -25,16 +26,10 @@ from ocr_assets.regions import geojson_lines as geojson
 from ocr_assets.regions.geographies import Level
 from ocr_assets.regions.geojson_lines import TileInputError
 from ocr_assets.regions.pmtiles import read_header, write_empty
-from ocr_assets.regions.statistics import SUMMARISED
+from ocr_assets.regions.risk_type import RiskType
 from ocr_assets.regions.tippecanoe import make_archive
 
 BUILDING_LAYER = "risk"
-
-BUILDING_PROPERTIES = SUMMARISED
-"""Columns of footprints; a property's key is its position here. Float32, unrounded."""
-
-CENTROID_PROPERTIES = ("rps_2011", "rps_2047")
-"""Columns of centroids; a property's key is its position here."""
 
 CENTROID_DIGITS = 3
 """Significant digits of a centroid's risk. Decimal places would turn the smallest into zero."""
@@ -48,7 +43,7 @@ class RegionLayer:
     min_zoom: int
     top_zoom: int
     names: tuple[str, ...]
-    """Columns with a name, under the keys "9" and on."""
+    """Columns with a name, the last properties."""
 
 
 REGION_LAYERS: dict[Level, RegionLayer] = {
@@ -61,17 +56,6 @@ REGION_LAYERS: dict[Level, RegionLayer] = {
 """Layers in drawing order. Finer levels start where single geographies can be told apart, and an
 archive ends at the zoom that its finest level needs: a step of 14 m at 40 N is enough for a
 county, and each zoom more would draw the whole country four times as often."""
-
-_REGION_NUMBERS = (
-    "building_count",
-    "rps_2011_mean",
-    "rps_2047_mean",
-    "rps_2011_median",
-    "rps_2047_median",
-)
-_REGION_HISTOGRAMS = ("risk_score_2011_hist", "risk_score_2047_hist")
-_REGION_KEYS = 9
-"""Properties that every level has: numbers, histograms, code and bounding box."""
 
 _BUILDING_ZOOM, _CENTROID_ZOOM = 14, 12
 """Highest zooms: steps of 0.5 and 1.8 m at 40 N. Fixed, so that a region's tiles and the nation's
@@ -125,12 +109,28 @@ class _Input:
     encode: _Encode
 
 
+def region_columns(risk: RiskType) -> tuple[str, ...]:
+    """Columns of the properties that every level of geography has, but code and bounding box."""
+    return (
+        "building_count",
+        *(f"{name}_mean" for name in risk.scored),
+        *(f"{name}_median" for name in risk.scored),
+        *(f"{score.name}_hist" for score in risk.scores),
+    )
+
+
 def building_tiles(
-    building_files: Sequence[Source], output: Path, progress: Progress | None = None
+    risk: RiskType,
+    building_files: Sequence[Source],
+    output: Path,
+    progress: Progress | None = None,
 ) -> TileReport:
-    """Write the archive of footprints: layer ``risk``, properties :data:`BUILDING_PROPERTIES`.
+    """Write the archive of footprints: layer ``risk``, with the tiled variables of the type.
+
+    The key of a property is the position of its variable. Values are float32, unrounded.
 
     Args:
+        risk: the type of risk of the buildings.
         building_files: region building tables (GeoParquet, polygons in longitude and latitude).
             Their order, and the order of their rows, decide the feature ids: 1, 2, 3...
         output: the archive to write. It appears complete or not at all.
@@ -147,31 +147,35 @@ def building_tiles(
 
     def encode(rows: pa.Table) -> pa.Array:
         rows, geometry = geojson.polygons(rows)
-        columns = [geojson.numbers(rows[name]) for name in BUILDING_PROPERTIES]
+        columns = [geojson.numbers(rows[name]) for name in risk.tiled]
         return geojson.features(geojson.thicken(geometry, _BUILDING_ZOOM), columns, "")
 
     options = ["--minimum-zoom=6", f"--maximum-zoom={_BUILDING_ZOOM}", *_KEEP_ALL_POLYGONS]
-    columns = (*BUILDING_PROPERTIES, "geometry")
+    columns = (*risk.tiled, "geometry")
     inputs = [_Input(BUILDING_LAYER, file, columns, encode) for file in building_files]
-    layers = {BUILDING_LAYER: len(BUILDING_PROPERTIES)}
+    layers = {BUILDING_LAYER: len(risk.tiled)}
     return _make(output, "building", layers, inputs, options, progress)
 
 
 def building_centroid_tiles(
-    building_files: Sequence[Source], output: Path, progress: Progress | None = None
+    risk: RiskType,
+    building_files: Sequence[Source],
+    output: Path,
+    progress: Progress | None = None,
 ) -> TileReport:
-    """Write the archive of centroids: layer ``risk``, properties :data:`CENTROID_PROPERTIES`.
+    """Write the archive of centroids: layer ``risk``, with the scored variables of the type.
 
-    Only buildings with a risk above zero in both climates have a centroid. Risk keeps
+    Only buildings with all of these above zero have a centroid. Values keep
     :data:`CENTROID_DIGITS` significant digits. Arguments, result and errors are those of
     :func:`building_tiles`.
     """
+    shown = risk.scored
 
     def encode(rows: pa.Table) -> pa.Array:
-        risky = pc.and_(*(pc.greater(rows[name], 0) for name in CENTROID_PROPERTIES))
+        risky = reduce(pc.and_, (pc.greater(rows[name], 0) for name in shown))
         rows, geometry = geojson.polygons(rows.filter(risky))
         columns = []
-        for name in CENTROID_PROPERTIES:
+        for name in shown:
             rounded = geojson.significant(rows[name].to_numpy(), CENTROID_DIGITS)
             columns.append(geojson.numbers(pa.array(rounded)))
         return geojson.features(shapely.centroid(geometry), columns, "")
@@ -186,22 +190,27 @@ def building_centroid_tiles(
         "--no-feature-limit",
         "--extend-zooms-if-still-dropping",
     ]
-    columns = (*CENTROID_PROPERTIES, "geometry")
+    columns = (*shown, "geometry")
     inputs = [_Input(BUILDING_LAYER, file, columns, encode) for file in building_files]
-    layers = {BUILDING_LAYER: len(CENTROID_PROPERTIES)}
+    layers = {BUILDING_LAYER: len(shown)}
     return _make(output, "centroid", layers, inputs, options, progress)
 
 
 def regional_tiles(
-    statistics: Mapping[Level, Source | pa.Table], output: Path, progress: Progress | None = None
+    risk: RiskType,
+    statistics: Mapping[Level, Source | pa.Table],
+    output: Path,
+    progress: Progress | None = None,
 ) -> TileReport:
     """Write the archive of regional statistics, one layer per level (:data:`REGION_LAYERS`).
 
-    Properties: "0" number of buildings, "1" and "2" mean RPS 2011 and 2047, "3" and "4" median
-    RPS, "5" and "6" risk score histograms (JSON text), "7" GEOID, "8" bounding box (JSON text:
-    west, south, east, north), then names from "9" on.
+    The key of a property is its position: number of buildings, then the mean of each scored
+    variable, their medians, their histograms (JSON text), GEOID, bounding box (JSON text: west,
+    south, east, north), then names. For fire: "0" count, "1" and "2" mean RPS 2011 and 2047, "3"
+    and "4" median RPS, "5" and "6" histograms, "7" GEOID, "8" bounding box, names from "9" on.
 
     Args:
+        risk: the type of risk of the statistics.
         statistics: level to its table, or the GeoParquet file that holds it, with outlines.
             Levels that are not given have no layer.
         output: the archive to write. It appears complete or not at all.
@@ -226,8 +235,8 @@ def regional_tiles(
     inputs = []
     for level, layer in REGION_LAYERS.items():
         if level in statistics:
-            columns = (*_REGION_NUMBERS, *_REGION_HISTOGRAMS, "GEOID", *layer.names, "geometry")
-            encode = _region_encoder(layer, top)
+            columns = (*region_columns(risk), "GEOID", *layer.names, "geometry")
+            encode = _region_encoder(risk, layer, top)
             inputs.append(_Input(layer.name, statistics[level], columns, encode))
     options = [
         "--minimum-zoom=0",
@@ -236,11 +245,13 @@ def regional_tiles(
         # Neighbours then share their simplified borders, without slivers between them.
         "--no-simplification-of-shared-nodes",
     ]
-    layers = {layer.name: _REGION_KEYS + len(layer.names) for layer in REGION_LAYERS.values()}
+    # Code and bounding box are beside the columns.
+    keys = len(region_columns(risk)) + 2
+    layers = {layer.name: keys + len(layer.names) for layer in REGION_LAYERS.values()}
     return _make(output, "regions", layers, inputs, options, progress)
 
 
-def _region_encoder(layer: RegionLayer, top: int) -> _Encode:
+def _region_encoder(risk: RiskType, layer: RegionLayer, top: int) -> _Encode:
     place = f',"tippecanoe":{{"layer":"{layer.name}","minzoom":{layer.min_zoom}}}'
 
     def encode(rows: pa.Table) -> pa.Array:
@@ -248,8 +259,12 @@ def _region_encoder(layer: RegionLayer, top: int) -> _Encode:
         # Six decimals of a degree are a tenth of a metre.
         edges = np.round(shapely.bounds(geometry), 6).ravel()
         columns = [
-            *(geojson.numbers(rows[name]) for name in _REGION_NUMBERS),
-            *(geojson.lists(rows[name], pa.int64()) for name in _REGION_HISTOGRAMS),
+            *(
+                geojson.lists(rows[name], pa.int64())
+                if name.endswith("_hist")
+                else geojson.numbers(rows[name])
+                for name in region_columns(risk)
+            ),
             geojson.texts(rows["GEOID"]),
             geojson.lists(pa.FixedSizeListArray.from_arrays(pa.array(edges), 4), pa.float64()),
             *(geojson.texts(rows[name]) for name in layer.names),

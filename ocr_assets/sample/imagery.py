@@ -81,6 +81,10 @@ _SURVEY_REACH = 47_000.0
 _SURVEY_PIXEL = 160
 
 
+Sky = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Opacity of clouds, and of those that throw a shadow, on a grid."""
+
+
 class SampleImageryError(ValueError):
     """Tiles for which no imagery can be made up."""
 
@@ -247,7 +251,7 @@ class _World:
     # Optical
 
     def optical(self, folder: Path) -> Iterator[dict[str, Any]]:
-        """Days spread over the year; every fifth has two scenes that meet in the middle."""
+        """Days spread over the year; every fifth has two scenes, one beside the other."""
         first, last = date(self.year, 1, 4), date(self.year, 12, 31)
         for number in range(self.optical_dates):
             share = number / max(1, self.optical_dates - 1)
@@ -259,14 +263,15 @@ class _World:
             Waves(self.seed * 1000 + 100 + number, 900, 9_000), CLOUDINESS[number % len(CLOUDINESS)]
         )
         summer = (1 - math.cos(2 * math.pi * (day.timetuple().tm_yday - 15) / 365)) / 2
-        classes = self._classes(clouds, summer)
+        over = {factor: clouds.over(coarser(self.grid, factor)) for factor in (1, 2)}
+        classes = self._classes(clouds, over[2], summer)
         # Until the catalogue adds the offset itself, numbers of new products have it in them.
         applied = number % 2 == 0
         images = {
-            name: self._numbers(name, clouds, summer, number) + (0 if applied else 1000)
+            name: self._numbers(name, over, summer, number) + (0 if applied else 1000)
             for name in _BANDS
         }
-        parts = ((0.0, 0.55), (0.45, 1.0)) if number % 5 == 1 else ((0.0, 1.0),)
+        parts = ((0.0, 0.3), (0.2, 1.0)) if number % 5 == 1 else ((0.0, 1.0),)
         for part, (left, right) in enumerate(parts):
             time = datetime(day.year, day.month, day.day, 10, 5, part, tzinfo=UTC)
             name = f"S2A_SYNTHETIC_{day:%Y%m%d}_{part}_L2A"
@@ -306,25 +311,22 @@ class _World:
         fine = _SURVEY_PIXEL // 20
         return GeoBox((rows * fine, cols * fine), affine @ Affine.scale(2), self.grid.crs)
 
-    def _classes(self, clouds: _Clouds, summer: float) -> NDArray[np.uint8]:
+    def _classes(self, clouds: _Clouds, near_sky: Sky, summer: float) -> NDArray[np.uint8]:
         """Scene classification: at 160 m far from the tiles, at 20 m over them."""
         fine = _SURVEY_PIXEL // 20
         far = coarser(self._survey_grid, fine)
-        classes = self._classified(far, self._cover(far), clouds, summer)
+        classes = self._classified(self._cover(far), clouds.over(far), summer)
         classes = classes.repeat(fine, axis=0).repeat(fine, axis=1)
         near = coarser(self.grid, 2)
         top, left = (
             round(steps) for steps in reversed(~self._survey_grid.affine @ near.affine @ (0, 0))
         )
         rows, cols = near.shape
-        classes[top : top + rows, left : left + cols] = self._classified(
-            near, self._covers[2], clouds, summer
-        )
+        nearby = self._classified(self._covers[2], near_sky, summer)
+        classes[top : top + rows, left : left + cols] = nearby
         return classes
 
-    def _classified(
-        self, grid: GeoBox, cover: NDArray[np.uint8], clouds: _Clouds, summer: float
-    ) -> NDArray[np.uint8]:
+    def _classified(self, cover: NDArray[np.uint8], sky: Sky, summer: float) -> NDArray[np.uint8]:
         ground = np.array(
             [
                 _SCL["vegetation"],
@@ -334,25 +336,24 @@ class _World:
             ],
             np.uint8,
         )[cover]
-        opacity, shadow = clouds.opacity(grid), clouds.shadow(grid)
+        opacity, shadow = sky
         ground[shadow > 0.3] = _SCL["shadow"]
         for name, least in (("cirrus", 0.08), ("medium", 0.3), ("cloud", 0.7)):
             ground[opacity > least] = _SCL[name]
         return ground
 
     def _numbers(
-        self, band: str, clouds: _Clouds, summer: float, number: int
+        self, band: str, over: Mapping[int, Sky], summer: float, number: int
     ) -> NDArray[np.uint16]:
         """Digital numbers of a band without any offset, at least 1."""
         index = _BANDS.index(band)
-        grid = self._grid_of(band)
-        cover = self._covers[1 if band in BANDS_10M else 2]
+        factor = 1 if band in BANDS_10M else 2
+        cover, (opacity, shadow) = self._covers[factor], over[factor]
         random = np.random.default_rng([self.seed, number, index])
         surface = summer * _SUMMER[:, index] + (1 - summer) * _WINTER[:, index]
         values = surface.astype(np.float32)[cover]
         values *= 1 + np.float32(0.06) * random.standard_normal(values.shape, np.float32)
-        values *= 1 - (1 - _SHADOW) * clouds.shadow(grid)
-        opacity = clouds.opacity(grid)
+        values *= 1 - (1 - _SHADOW) * shadow
         values += opacity * (_CLOUD[index] - values)
         return np.clip(np.rint(values * 10_000), 1, 30_000).astype(np.uint16)
 
@@ -364,14 +365,10 @@ class _Clouds:
     field: Waves
     cover: float
 
-    def opacity(self, grid: GeoBox) -> NDArray[np.float32]:
-        """From 0, clear, to 1."""
-        return self._at(*_centres(grid))
-
-    def shadow(self, grid: GeoBox) -> NDArray[np.float32]:
-        """Opacity of the clouds that throw their shadow on each pixel."""
+    def over(self, grid: GeoBox) -> Sky:
+        """Opacity from 0, clear, to 1; and that of the clouds that throw a shadow there."""
         x, y = _centres(grid)
-        return self._at(x + _SHADOW_SHIFT[0], y - _SHADOW_SHIFT[1])
+        return self._at(x, y), self._at(x + _SHADOW_SHIFT[0], y - _SHADOW_SHIFT[1])
 
     def _at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
         if not self.cover:
@@ -397,9 +394,12 @@ def _centres(grid: GeoBox) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _columns(full: GeoBox, left: float, right: float, region: GeoBox) -> slice:
     """Columns of a grid that hold a part of the region's width, to its own edge at the outside."""
-    west, width = region.affine.c, region.shape[1] * region.affine.a
+    # Whole blocks, so that the edges of all bands are the same.
+    step = _SURVEY_PIXEL
+    blocks = region.shape[1] * region.affine.a / step
     first, last = (
-        round((west + share * width - full.affine.c) / full.affine.a) for share in (left, right)
+        round((region.affine.c + round(share * blocks) * step - full.affine.c) / full.affine.a)
+        for share in (left, right)
     )
     cols = full.shape[1]
     return slice(0 if left == 0 else first, cols if right == 1 else last)

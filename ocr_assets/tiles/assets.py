@@ -1,26 +1,30 @@
-"""The assets of the tiles wing: from scenes of satellites to analysis-ready data.
+"""The assets of the tiles wing: from scenes of satellites to tree cover and answers for polygons.
 
 Belongs here: what depends on what, and the metadata that people see. Does not belong here: science
 (the other modules of this package) or where things are stored (the library and the resources).
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
-from ocr_assets.needs import TILE_SOURCE
-from ocr_assets.partitions import TILES, tile_year_partitions
-from ocr_assets.tile_library import Source, SourceKey, TileLibrary
+from ocr_assets import needs
+from ocr_assets.partitions import TILE, TILES, YEAR, YEARS, tile_year_partitions
+from ocr_assets.tile_library import TREE_COVER, Source, SourceKey, TileLibrary
 from ocr_assets.tiles.grid import Tile
-from resources.cluster import Cluster, WorkerLostError
+from ocr_assets.tiles.zonal_table import SCHEMA
+from ocr_assets.ui_metadata import column_schema
+from resources.cluster import Cluster, Stage, WorkerLostError
 from resources.imagery_access import ImageryError
 from resources.keys import StorageError
 from resources.progress import ProgressReporter
 
 if TYPE_CHECKING:
+    from ocr_assets.tile_answers import Answer
     from ocr_assets.tile_sources import MadeSource
 
 COMMON: dict[str, Any] = {"group_name": "tiles", "owners": ["team:tree-cover"]}
@@ -45,7 +49,7 @@ _BAD_PARTITION = (ValueError, ImageryError, StorageError, WorkerLostError)
 
 
 class SourceConfig(dg.Config):
-    """Options of a run that makes analysis-ready data."""
+    """Options of a run that makes data of tiles."""
 
     again: bool = False
     """Make it anew of the scenes that the catalogue lists now, even if it is there."""
@@ -73,44 +77,102 @@ def source_asset(tiles: TileLibrary, source: Source) -> dg.AssetsDefinition:
         cluster: dg.ResourceParam[Cluster],
         progress: dg.ResourceParam[ProgressReporter],
     ) -> dg.MaterializeResult[None]:
-        made: dict[str, Any] = {}
-        failed: dict[str, str] = {}
-        keys = context.partition_keys
         make = partial(make_partition, tiles, source, config.again)
-        with progress.task(source, len(keys)) as advance:
-            for key, result in cluster.map(
-                make, keys, stage=TILE_SOURCE, name=f"{source}-{context.run.run_id}"
-            ):
-                if isinstance(result, _BAD_PARTITION):
-                    failed[key] = str(result)
-                elif isinstance(result, Exception):
-                    raise result
-                else:
-                    made[key] = result
-                advance(key)
-        described = {key: _describe(tiles, source, made[key]) for key in keys if key in made}
-        if failed:
-            # A failed run marks all of its partitions failed, but for those logged before.
-            for key, metadata in described.items():
-                context.log_event(dg.AssetMaterialization(source, partition=key, metadata=metadata))
-            key, reason = next((key, failed[key]) for key in keys if key in failed)
-            raise dg.Failure(
-                f"{len(failed)} of {len(keys)} tiles failed; {key}: {reason}",
-                metadata={"failed": dg.MetadataValue.json(failed)},
-                allow_retries=False,
-            )
-        for key, metadata in described.items():
-            context.add_asset_metadata(metadata, source, key)
-        return dg.MaterializeResult(source)
+        return _make_batch(context, tiles, source, make, needs.TILE_SOURCE, cluster, progress)
 
     return analysis_ready
 
 
+def tree_cover_asset(tiles: TileLibrary) -> dg.AssetsDefinition:
+    """The asset of published tiles."""
+    of_tile = dg.MultiToSingleDimensionPartitionMapping(TILE)
+
+    @dg.multi_asset(
+        name=TREE_COVER,
+        specs=[
+            dg.AssetSpec(
+                TREE_COVER,
+                deps=[
+                    dg.AssetDep("elevation", partition_mapping=of_tile),
+                    "sentinel1",
+                    "sentinel2",
+                ],
+                description=(
+                    "Tree cover of a tile and year in percent: a Cloud-Optimized GeoTIFF in "
+                    "degrees, 255 where nothing is known, with its STAC item."
+                ),
+                kinds={"openvino", "geotiff"},
+                **COMMON,
+            )
+        ],
+        partitions_def=tile_year_partitions(),
+        backfill_policy=dg.BackfillPolicy.multi_run(tiles.settings.tiles_per_run),
+        # One run at a time fills the machine, with as many tiles at once as it has room for.
+        pool=TREE_COVER,
+    )
+    def tree_cover(
+        context: dg.AssetExecutionContext,
+        config: SourceConfig,
+        tiles: dg.ResourceParam[TileLibrary],
+        cluster: dg.ResourceParam[Cluster],
+        progress: dg.ResourceParam[ProgressReporter],
+    ) -> dg.MaterializeResult[None]:
+        # A network that cannot be used concerns all tiles: say so once, before any work.
+        networks = tiles.tree_cover_network, tiles.superresolution_network
+        context.log.info("networks: %s", ", ".join(network.name for network in networks))
+        make = partial(make_partition, tiles, TREE_COVER, config.again)
+        return _make_batch(context, tiles, TREE_COVER, make, needs.TREE_COVER, cluster, progress)
+
+    return tree_cover
+
+
+def _make_batch(
+    context: dg.AssetExecutionContext,
+    tiles: TileLibrary,
+    source: Source,
+    make: Callable[[str], "MadeSource"],
+    stage: Stage,
+    cluster: Cluster,
+    progress: ProgressReporter,
+) -> dg.MaterializeResult[None]:
+    """Make all partitions of a run; those that fail do not take the others along."""
+    made: dict[str, MadeSource] = {}
+    failed: dict[str, str] = {}
+    keys = context.partition_keys
+    with progress.task(source, len(keys)) as advance:
+        for key, result in cluster.map(
+            make, keys, stage=stage, name=f"{source}-{context.run.run_id}"
+        ):
+            if isinstance(result, _BAD_PARTITION):
+                failed[key] = str(result)
+            elif isinstance(result, Exception):
+                raise result
+            else:
+                made[key] = result
+            advance(key)
+    described = {key: _describe(tiles, source, made[key]) for key in keys if key in made}
+    if failed:
+        # A failed run marks all of its partitions failed, but for those logged before.
+        for key, metadata in described.items():
+            context.log_event(dg.AssetMaterialization(source, partition=key, metadata=metadata))
+        key, reason = next((key, failed[key]) for key in keys if key in failed)
+        raise dg.Failure(
+            f"{len(failed)} of {len(keys)} tiles failed; {key}: {reason}",
+            metadata={"failed": dg.MetadataValue.json(failed)},
+            allow_retries=False,
+        )
+    for key, metadata in described.items():
+        context.add_asset_metadata(metadata, source, key)
+    return dg.MaterializeResult(source)
+
+
 def make_partition(tiles: TileLibrary, source: Source, again: bool, key: str) -> "MadeSource":
     """Make the data of a partition key, ``tile`` or ``tile|year``; for the workers of a cluster."""
+    from ocr_assets.tile_products import make_tree_cover
     from ocr_assets.tile_sources import make_source
 
-    return make_source(tiles, source_key(source, key), again=again)
+    make_one = make_tree_cover if source == TREE_COVER else make_source
+    return make_one(tiles, source_key(source, key), again=again)
 
 
 def source_key(source: Source, key: str) -> SourceKey:
@@ -137,6 +199,8 @@ def _describe(tiles: TileLibrary, source: Source, made: "MadeSource") -> dict[st
         "path": dg.MetadataValue.path(tiles.storage.uri(next(iter(files))["key"])),
         "lineage": made.record.lineage,
     }
+    if made.phases:
+        metadata["phases"] = dict(made.phases)
     if made.preview is not None:
         picture = base64.b64encode(made.preview).decode()
         metadata["picture"] = dg.MetadataValue.md(f"![{source}](data:image/png;base64,{picture})")
@@ -150,6 +214,94 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_BY_YEAR = dg.MultiToSingleDimensionPartitionMapping(YEAR)
+
+
+@dg.asset(
+    deps=[dg.AssetDep(TREE_COVER, partition_mapping=_BY_YEAR)],
+    partitions_def=YEARS,
+    kinds={"geotiff"},
+    pool="tree_cover_mosaic",
+    **COMMON,
+)
+def tree_cover_mosaic(
+    context: dg.AssetExecutionContext, tiles: dg.ResourceParam[TileLibrary]
+) -> dg.MaterializeResult[None]:
+    """All tiles of a year side by side, as one Cloud-Optimized GeoTIFF with overviews."""
+    from ocr_assets.tile_answers import make_mosaic
+
+    made = make_mosaic(tiles, int(context.partition_key))
+    return dg.MaterializeResult(metadata=_answered(tiles, made))
+
+
+class ZonalConfig(dg.Config):
+    """Polygons whose tree cover is asked for; the form in the launchpad."""
+
+    polygons: str = Field(
+        description="GeoJSON, GeoPackage, Shapefile or GeoParquet: a path or s3:// address."
+    )
+    name: str = Field(default="", description="Name of the answer; that of the file if empty.")
+    layer: str | None = Field(default=None, description="Layer of a file that has several.")
+    land_cover_table: str | None = Field(
+        default=None, description="CSV of confidence intervals by land cover."
+    )
+    land_cover_column: str | None = Field(
+        default=None, description="Column of the polygons that has their land cover."
+    )
+    land_cover_raster: str | None = Field(
+        default=None, description="Raster whose majority in a polygon is its land cover."
+    )
+    region_table: str | None = Field(
+        default=None, description="CSV of confidence intervals by region."
+    )
+    region_column: str | None = Field(
+        default=None, description="Column of the polygons that has their region."
+    )
+    region_polygons: str | None = Field(
+        default=None, description="Polygons of regions with a column `name`."
+    )
+
+
+@dg.asset(
+    deps=[dg.AssetDep(TREE_COVER, partition_mapping=_BY_YEAR)],
+    partitions_def=YEARS,
+    kinds={"geoparquet", "csv"},
+    metadata={"dagster/column_schema": column_schema(SCHEMA)},
+    **COMMON,
+)
+def zonal_statistics(
+    context: dg.AssetExecutionContext,
+    config: ZonalConfig,
+    tiles: dg.ResourceParam[TileLibrary],
+) -> dg.MaterializeResult[None]:
+    """Tree cover of polygons in a year, how far it may be off, and which tiles are missing."""
+    from ocr_assets.tile_answers import ZonalRequest, zonal_answer
+
+    request = ZonalRequest(year=int(context.partition_key), **config.model_dump())
+    made = zonal_answer(tiles, request)
+    return dg.MaterializeResult(
+        metadata={**_answered(tiles, made), "dagster/row_count": made.record.report["rows"]}
+    )
+
+
+def _answered(tiles: TileLibrary, made: "Answer") -> dict[str, Any]:
+    """Metadata of what is made of many tiles."""
+    files = made.record.files.values()
+    return {
+        **made.record.report,
+        "skipped": made.skipped,
+        "seconds": made.seconds,
+        "bytes": sum(file["bytes"] for file in files),
+        "path": dg.MetadataValue.path(tiles.storage.uri(next(iter(files))["key"])),
+        "lineage": made.record.lineage,
+    }
+
+
 def tile_wing(tiles: TileLibrary) -> list[dg.AssetsDefinition]:
     """Everything of this wing."""
-    return [source_asset(tiles, source) for source in DESCRIPTIONS]
+    return [
+        *(source_asset(tiles, source) for source in DESCRIPTIONS),
+        tree_cover_asset(tiles),
+        tree_cover_mosaic,
+        zonal_statistics,
+    ]

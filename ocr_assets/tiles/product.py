@@ -46,6 +46,9 @@ PIXELS_PER_DEGREE = 18 * SIDE
 CRS = "EPSG:4326"
 BLOCK = 256
 
+FILES: Mapping[str, str] = {"cog": "{tag}_FINAL.tif", "item": "{tag}_FINAL.json"}
+"""Names of the files of a published tile."""
+
 _LARGEST_GAP = 2
 
 _STOPS = (
@@ -82,6 +85,11 @@ class PixelBox:
         """From column and row, row 0 in the north, to longitude and latitude."""
         pixel = 1 / PIXELS_PER_DEGREE
         return Affine(pixel, 0, self.west * pixel, 0, -pixel, self.north * pixel)
+
+
+def published_folder(year: int, tile: Tile) -> str:
+    """Key of the folder of a published tile."""
+    return f"{year}/tiles/{tile.x}/{tile.y}"
 
 
 def pixel_box(grid: TileGrid, tile: Tile) -> PixelBox:

@@ -27,6 +27,10 @@ Resampled to the nearest, they give the same values whatever the shift is.
 """
 
 
+_TOLERANCE = 0.001
+"""Pixels by which positions may be off; the usual 0.125 would show between neighbours."""
+
+
 class RasterTypeError(ValueError):
     """A raster of numbers that the wanted type cannot hold."""
 
@@ -95,5 +99,6 @@ def _resampled(source: Any, geobox: GeoBox, dtype: DType, resampling: Resampling
         src_nodata=_fill(dtype) if source.nodata is None else source.nodata,
         nodata=_fill(dtype),
         resampling=Method[resampling],
+        tolerance=_TOLERANCE,
     ) as warped:
         return warped.read(1)  # type: ignore[no-any-return]

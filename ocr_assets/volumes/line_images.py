@@ -113,7 +113,7 @@ class LineBatch:
 
 
 def batches(
-    lines: Sequence[PreparedLine], *, most_lines: int = 16, most_pixels: int = 12_000
+    lines: Sequence[PreparedLine], *, most_lines: int = 16, most_pixels: int = 9_000
 ) -> Iterator[LineBatch]:
     """Group lines by width, so that little is padding.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +18,6 @@ from ocr_assets.cli.instance import (
     instance_file,
     prepare_home,
 )
-from ocr_assets.run_processes import PROCESS_TAG, close_abandoned_runs, process_tag
 
 
 def test_a_fresh_home_gets_the_projects_instance_file(tmp_path: Path) -> None:
@@ -42,6 +39,53 @@ def test_a_users_instance_file_is_kept(tmp_path: Path) -> None:
     prepare_home()
     prepare_home()
     assert (tmp_path / "dagster.yaml").read_text() == mine
+
+
+def test_the_home_follows_a_chosen_instance_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, chosen = tmp_path / "home", tmp_path / "mine.yaml"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    prepare_home()
+    monkeypatch.setenv("OCR_INSTANCE_FILE", str(chosen))
+    for limit in (3, 5):
+        chosen.write_text(f"concurrency:\n  pools:\n    default_limit: {limit}\n")
+        prepare_home()
+        assert (home / "dagster.yaml").read_text() == chosen.read_text()
+        with dg.DagsterInstance.get() as instance:
+            assert instance.get_concurrency_config().pool_config.default_pool_limit == limit
+    monkeypatch.delenv("OCR_INSTANCE_FILE")
+    prepare_home()
+    assert (home / "dagster.yaml").read_text() == chosen.read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({}, "its file reads DAGSTER_POSTGRES_HOST, which is not set"),
+        (
+            {
+                "DAGSTER_POSTGRES_HOST": "127.0.0.1",
+                "DAGSTER_POSTGRES_PORT": "1",
+                "DAGSTER_POSTGRES_DB": "dagster",
+                "DAGSTER_POSTGRES_USER": "dagster",
+                "DAGSTER_POSTGRES_PASSWORD": "a-secret",
+                "DAGSTER_COMPUTE_LOGS_BUCKET": "logs",
+            },
+            "its Postgres does not answer",
+        ),
+        ({"OCR_INSTANCE_FILE": "/nowhere/dagster.yaml"}, "/nowhere/dagster.yaml"),
+    ],
+    ids=["variable missing", "no server", "no file"],
+)
+def test_an_instance_on_engines_that_cannot_be_opened_is_one_line(
+    ocr: Callable[..., Outcome], variables: dict[str, str], reason: str
+) -> None:
+    chosen = {"OCR_INSTANCE_FILE": str(instance_file("deploy/dagster.yaml"))}
+    done = ocr("regions", "status", **{**chosen, **variables})
+    assert reason in done.complaint
+    assert "a-secret" not in done.err
+    assert len(done.complaint) < 600
 
 
 def test_without_a_setting_the_home_is_in_the_data_folder(
@@ -88,50 +132,6 @@ def test_those_who_start_at_once_share_one_fresh_home(tmp_path: Path) -> None:
     assert set(homes) == {tmp_path / "home"}
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         assert instance.get_runs_count() == 0
-
-
-def dead_process() -> str:
-    """The tag of a process that has ended."""
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return f"{socket.gethostname()}:{process.pid}:0.00"
-
-
-@pytest.mark.parametrize(
-    ("owner", "closed"),
-    [
-        pytest.param(dead_process, True, id="killed"),
-        pytest.param(lambda: process_tag()[PROCESS_TAG], False, id="alive"),
-        pytest.param(
-            lambda: f"{socket.gethostname()}:{os.getpid()}:0.00", True, id="pid used again"
-        ),
-        pytest.param(lambda: "elsewhere:1:0.00", False, id="another host"),
-        pytest.param(lambda: None, False, id="started by the daemon"),
-    ],
-)
-def test_runs_of_killed_commands_are_closed(owner: Callable[[], str | None], closed: bool) -> None:
-    tag = owner()
-    with dg.DagsterInstance.ephemeral() as instance:
-
-        @dg.job
-        def job() -> None: ...
-
-        run = instance.create_run_for_job(
-            job,
-            status=dg.DagsterRunStatus.STARTED,
-            tags={PROCESS_TAG: tag} if tag else {},
-        )
-        finished = instance.create_run_for_job(
-            job, status=dg.DagsterRunStatus.SUCCESS, tags={PROCESS_TAG: dead_process()}
-        )
-        assert close_abandoned_runs(instance) == ([run.run_id] if closed else [])
-        after = instance.get_run_by_id(run.run_id)
-        assert after is not None
-        expected = dg.DagsterRunStatus.FAILURE if closed else dg.DagsterRunStatus.STARTED
-        assert after.status == expected
-        untouched = instance.get_run_by_id(finished.run_id)
-        assert untouched is not None
-        assert untouched.status == dg.DagsterRunStatus.SUCCESS
 
 
 def test_failed_partitions_of_an_asset_never_tried(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 from engines import DaskProcesses, dask_processes
 from sample_worlds import REGION_ASSETS, Outcome, World, execute, materializations
+from volume_worlds import TYPE, VolumeWorld, sample_pages, transcript
 
-from ocr_assets import region_writer
+from ocr_assets import region_writer, volume_reader
 from ocr_assets.deployment import Deployment
 from ocr_assets.region_writer import RegionWriter
 from ocr_assets.regions import inputs
@@ -173,3 +175,26 @@ def test_the_command_line_chooses_the_platform(
     nowhere = {"OCR_PLATFORM": "dask", "OCR_DASK_SCHEDULER": "tcp://127.0.0.1:1"}
     failed = ocr("process-region", "y0_x1", **nowhere)
     assert "there is no Dask scheduler at tcp://127.0.0.1:1" in failed.complaint
+
+
+def test_a_volume_is_read_by_a_worker(
+    tmp_path: Path, dask: DaskProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pages").mkdir()
+    pages = sample_pages(tmp_path / "pages")
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("a volume was read by the run's own process")
+
+    monkeypatch.setattr(volume_reader, "_parse", fail)
+    at_scheduler = {"platform": "dask", "dask_scheduler": dask.address}
+    volumes = VolumeWorld(tmp_path / "world", at_scheduler)
+    volumes.volume("W1-I1", pages, "0002")
+    reading = volumes.read("W1-I1")
+    assert reading.success, reading.error
+    assert reading.metadata("volume_lines")["new pages"] == 1
+    assert reading.metadata("volume_text")["mean confidence"] > 0.9
+    record = volumes.library.record(TYPE, "W1-I1")
+    assert record is not None
+    text = volumes.library.read_file(record, "volume.txt").decode()
+    assert text.split("\f")[0] == transcript(pages, "0002")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,14 @@ from distributed import Client, LocalCluster
 from engines import DaskProcesses, dask_processes, free_port, wait_until
 
 from resources import cluster, dask_cluster
-from resources.cluster import ClusterError, InProcess, Stage, WorkerLostError, cluster_for
+from resources.cluster import (
+    ClusterError,
+    InProcess,
+    SharedOnWorkers,
+    Stage,
+    WorkerLostError,
+    cluster_for,
+)
 from resources.dask_cluster import DaskCluster
 from resources.settings import Settings
 
@@ -53,6 +61,22 @@ def at_address(dask: DaskProcesses) -> Iterator[DaskCluster]:
     assert isinstance(found, DaskCluster)
     yield found
     found.close()
+
+
+class Inputs(SharedOnWorkers):
+    """Something that opens its inputs once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+
+def test_pieces_of_a_run_share_what_travels_to_their_worker() -> None:
+    inputs = Inputs(Settings(storage_root="/data"))
+    travelled = [pickle.loads(pickle.dumps(inputs)) for _ in range(2)]
+    assert travelled[0] is travelled[1] is not inputs
+    assert travelled[0].settings == inputs.settings
+    next_run = Inputs(Settings(storage_root="/data"))
+    assert pickle.loads(pickle.dumps(next_run)) is not travelled[0]
 
 
 def test_local_is_the_default() -> None:
@@ -113,6 +137,14 @@ def test_threads_work_side_by_side_and_take_no_more_keys_than_they_can() -> None
     assert len(taken) <= 6
     meeting.abort()
     running.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_single_piece_needs_no_thread() -> None:
+    ((_, thread),) = InProcess(4).map(
+        lambda _: threading.current_thread(), ["a"], stage=SMALL, name="t"
+    )
+    assert thread is threading.main_thread()
 
 
 @pytest.mark.usefixtures("machine")
@@ -238,6 +270,13 @@ def test_a_piece_with_many_cores_runs_on_a_worker_with_one(at_address: DaskClust
     wide = Stage("wide", memory=0.5, cores=16, disk=0.01, vm_type="any")
     ((key, _),) = at_address.map(cluster_work.echo, ["a"], stage=wide, name="t")
     assert key == "a"
+
+
+def test_a_worker_without_the_code_is_one_line(tmp_path: Path) -> None:
+    with dask_processes(tmp_path, 1) as dask:  # it cannot import the work of these tests
+        found = DaskCluster(Settings(platform="dask", dask_scheduler=dask.address))
+        with pytest.raises(ClusterError, match=r"a worker has other code.*cluster_work"):
+            list(found.map(cluster_work.echo, ["a"], stage=SMALL, name="t"))
 
 
 def test_no_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_the_tiles_are_neighbours_of_the_grid() -> None:
     assert (east.x - west.x, east.y - west.y) == (1, 0)
 
 
-def test_optical_dates_reach_the_last_day_and_meet_in_the_middle(sample_imagery: Path) -> None:
+def test_optical_dates_reach_the_last_day_and_one_has_two_scenes(sample_imagery: Path) -> None:
     scenes = items(sample_imagery, sentinel2.COLLECTION)
     days = [item["properties"]["datetime"][:10] for item in scenes]
     assert days[0] == "2023-01-04"

@@ -1,0 +1,207 @@
+"""Fire weather of an hour: humidity, wind over the earth, the Fosberg index, direction classes.
+
+Belongs here: formulas of one hour at one place, and the classes of wind directions. Every formula
+is there once, for single values; the public functions apply them to arrays.
+Does not belong here: anything over time (``wind_climate.py``), and files.
+
+The Fosberg fire weather index (Fosberg 1978) says how far weather would drive a fire, from the
+equilibrium moisture of fine dead fuel and from the wind. It comes in two forms. ``standard`` is the
+one in the literature: wind in miles per hour, scaled so that no moisture and 30 mph give 100.
+``published`` is that of the published wildfire-risk pipeline: wind in metres per second, not
+scaled. Neither is cut off at 100, which would tie the hours that a quantile has to tell apart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import pyproj
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
+
+from ocr_assets.regions.kernels import DIRECTIONS, Method
+
+Form = Literal["standard", "published"]
+
+CALM = 0.5
+"""Metres per second; slower wind has no direction, and is given 0 degrees."""
+
+NO_DIRECTION = 255
+"""Class of a direction that is NaN."""
+
+_MPH = 3600.0 / 1609.344
+"""Miles per hour in a metre per second."""
+
+_SCALE = 0.3002
+_NORMAL_MOISTURE = 30.0
+
+
+def index_form(method: Method) -> Form:
+    """The form of the Fosberg index that a method uses."""
+    return "published" if method == "published" else "standard"
+
+
+def relative_humidity(
+    temperature: ArrayLike, dew_point: ArrayLike, method: Method = "corrected"
+) -> NDArray[np.float64]:
+    """Relative humidity in percent, of air at ``temperature`` with ``dew_point``, both in K.
+
+    The ratio of saturation vapour pressures over water by Sonntag (1990). Where the dew point is
+    above the temperature, by rounding or by the model's own saturation, the corrected method gives
+    100 %; the published one gives NaN, which takes saturated hours out of all statistics. Arguments
+    broadcast.
+    """
+    clip = method != "published"
+    return _elementwise(humidity_of, clip, temperature, dew_point)
+
+
+def earth_wind(
+    along_x: ArrayLike, along_y: ArrayLike, cosine: ArrayLike, sine: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eastward and northward wind from the wind along the axes of a projected grid.
+
+    ``cosine`` and ``sine`` are of the angle of the grid's x axis above east, counter-clockwise;
+    see :func:`axis_angle`. Speeds keep their units; arguments broadcast.
+    """
+    u, v, cos, sin = (np.asarray(value, np.float64) for value in (along_x, along_y, cosine, sine))
+    return u * cos - v * sin, v * cos + u * sin
+
+
+def axis_angle(x: ArrayLike, y: ArrayLike, crs: pyproj.CRS) -> NDArray[np.float64]:
+    """Angle in radians from east, counter-clockwise, of the x axis of ``crs`` at its points."""
+    longitude, latitude = pyproj.Transformer.from_crs(
+        crs, crs.geodetic_crs, always_xy=True
+    ).transform(x, y)
+    factors = pyproj.Proj(crs).get_factors(longitude, latitude)
+    return -np.radians(np.asarray(factors.meridian_convergence, np.float64))
+
+
+def wind_speed(eastward: ArrayLike, northward: ArrayLike) -> NDArray[np.float64]:
+    """Speed of the wind, in the units of its components."""
+    return np.hypot(np.asarray(eastward, np.float64), np.asarray(northward, np.float64))
+
+
+def wind_from_direction(eastward: ArrayLike, northward: ArrayLike) -> NDArray[np.float64]:
+    """Direction the wind comes from, degrees from north clockwise, of components in m/s.
+
+    Wind from due north is 360; 0 stands for wind below :data:`CALM`. Arguments broadcast.
+    """
+    return _elementwise(direction_of, True, eastward, northward)
+
+
+def fosberg_index(
+    humidity: ArrayLike, temperature: ArrayLike, speed: ArrayLike, form: Form = "standard"
+) -> NDArray[np.float64]:
+    """Fosberg fire weather index.
+
+    Args:
+        humidity: relative humidity in percent; beyond 0 to 100 the index is NaN.
+        temperature: in K.
+        speed: wind speed in m/s.
+        form: see above.
+    """
+    published = form == "published"
+    return _elementwise(_fosberg_of, published, humidity, temperature, speed)
+
+
+def direction_class(direction: ArrayLike) -> NDArray[np.uint8]:
+    """Index in :data:`DIRECTIONS` of each direction in degrees, :data:`NO_DIRECTION` for NaN.
+
+    A class is 45 degrees wide around its name and includes its lower edge: 22.5 is NE, 337.5 is N.
+    """
+    degrees = np.asarray(direction, np.float64)
+    missing = np.isnan(degrees)
+    turned = np.floor(np.mod(np.where(missing, 0.0, degrees) + 22.5, 360.0) / 45.0)
+    return np.where(missing, NO_DIRECTION, turned).astype(np.uint8)
+
+
+def modal_direction(distribution: ArrayLike) -> NDArray[np.float64]:
+    """Class with the largest share along the last axis, of several the first; NaN without any."""
+    shares = np.asarray(distribution, np.float64)
+    if shares.shape[-1] != len(DIRECTIONS):
+        raise ValueError(f"a distribution has {len(DIRECTIONS)} shares, not {shares.shape[-1]}")
+    return np.where(shares.sum(axis=-1) > 0, shares.argmax(axis=-1), np.nan)
+
+
+def _elementwise(function: Any, option: bool, *values: ArrayLike) -> NDArray[np.float64]:
+    """Apply a formula of two or three numbers and an option to arrays that broadcast."""
+    arrays = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in values))
+    flat = [np.ascontiguousarray(array).ravel() for array in arrays]
+    result = np.empty(flat[0].size)
+    (_apply_2 if len(flat) == 2 else _apply_3)(function, *flat, option, result)
+    return result.reshape(arrays[0].shape)
+
+
+@njit(nogil=True)
+def _apply_2(function, first, second, option, result):
+    for i in range(result.size):
+        result[i] = function(first[i], second[i], option)
+
+
+@njit(nogil=True)
+def _apply_3(function, first, second, third, option, result):
+    for i in range(result.size):
+        result[i] = function(first[i], second[i], third[i], option)
+
+
+@njit(cache=True, nogil=True)
+def humidity_of(temperature, dew_point, clip):
+    """:func:`relative_humidity` of one hour; ``clip`` as the corrected method does."""
+    # Of Sonntag's two pressures the constant factors cancel out.
+    if dew_point > temperature:
+        return 100.0 if clip else np.nan
+    inverse = 1.0 / dew_point - 1.0 / temperature
+    linear = dew_point - temperature
+    squared = dew_point * dew_point - temperature * temperature
+    return 100.0 * math.exp(
+        -6096.9385 * inverse
+        - 2.711193e-2 * linear
+        + 1.673952e-5 * squared
+        + 2.433502 * math.log(dew_point / temperature)
+    )
+
+
+@njit(cache=True, nogil=True)
+def direction_of(eastward, northward, calm_is_zero):
+    """:func:`wind_from_direction` of one hour."""
+    if math.sqrt(eastward * eastward + northward * northward) < CALM and calm_is_zero:
+        return 0.0
+    direction = (270.0 - math.degrees(math.atan2(northward, eastward))) % 360.0
+    return direction if direction != 0.0 else 360.0
+
+
+@njit(cache=True, nogil=True)
+def dampening_of(humidity, temperature):
+    """How much of its energy a fuel keeps at its equilibrium moisture: 1 bone-dry, NaN unknown."""
+    fahrenheit = (temperature - 273.15) * 1.8 + 32.0
+    if humidity < 0.0 or humidity > 100.0 or humidity != humidity:
+        return np.nan
+    if humidity < 10.0:
+        moisture = 0.03229 + 0.281073 * humidity - 0.000578 * humidity * fahrenheit
+    elif humidity < 50.0:
+        moisture = 2.22749 + 0.160107 * humidity - 0.01478 * fahrenheit
+    else:
+        moisture = (
+            21.0606
+            + 0.005565 * humidity * humidity
+            - 0.00035 * humidity * fahrenheit
+            - 0.483199 * humidity
+        )
+    m = moisture / _NORMAL_MOISTURE
+    return 1.0 - 2.0 * m + 1.5 * m * m - 0.5 * m * m * m
+
+
+@njit(cache=True, nogil=True)
+def index_of(dampening, speed, published):
+    """The Fosberg index of a :func:`dampening_of` and a wind speed in m/s."""
+    if published:
+        return dampening * math.sqrt(1.0 + speed * speed)
+    mph = speed * _MPH
+    return dampening * math.sqrt(1.0 + mph * mph) / _SCALE
+
+
+@njit(cache=True, nogil=True)
+def _fosberg_of(humidity, temperature, speed, published):
+    return index_of(dampening_of(humidity, temperature), speed, published)
