@@ -36,6 +36,8 @@ def own_dask_cluster(workers: int) -> dg.ExecutorDefinition:
         "host": "127.0.0.1",
         "dashboard_address": "127.0.0.1:0",
         "worker_dashboard_address": "127.0.0.1:0",
+        # Each step is a process of this cluster already.
+        "env": {"OCR_PLATFORM": "local"},
         "silence_logs": logging.ERROR,  # it tells that it cannot size what Dagster hands over
     }
 

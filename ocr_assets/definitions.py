@@ -16,6 +16,7 @@ from ocr_assets.regions.checks import region_checks
 from ocr_assets.request_jobs import request_jobs
 from ocr_assets.tile_library import TileLibrary
 from ocr_assets.tiles.assets import tile_wing
+from ocr_assets.tiles.checks import tile_checks
 from ocr_assets.volume_library import VolumeLibrary
 from ocr_assets.volumes.assets import volume_wing
 from ocr_assets.volumes.checks import volume_checks
@@ -44,7 +45,7 @@ def build_defs(
     requests = request_jobs(requested)
     definitions = dg.Definitions(
         assets=[*region_wing(deployment), *requested],
-        asset_checks=[*region_checks(), *volume_checks()],
+        asset_checks=[*region_checks(), *tile_checks(), *volume_checks()],
         jobs=[
             deploy_job(deployment.settings, build_defs),
             vector_tiles_job(deployment.settings),
@@ -65,9 +66,9 @@ def build_defs(
             "scratch": scratch,
             "progress": progress or LogProgress(),
             "cluster": cluster or cluster_for(deployment.settings),
-            "files": FileIOManager(deployment.storage, deployment.require_unpublished),
-            "tables": TableIOManager(deployment.storage, deployment.require_unpublished),
-            "folders": FolderIOManager(deployment.storage, deployment.require_unpublished),
+            "files": FileIOManager(deployment.root, deployment.require_unpublished),
+            "tables": TableIOManager(deployment.root, deployment.require_unpublished),
+            "folders": FolderIOManager(deployment.root, deployment.require_unpublished),
         },
         # A process per step would cost more than most steps; a run is one process.
         executor=dg.in_process_executor,

@@ -53,7 +53,9 @@ REGION_MODULES = (
 """Source files that decide what a region's artefacts contain, of every type of risk."""
 
 RISK_MODULES: Mapping[str, tuple[str, ...]] = {
-    name: tuple(f"regions/{module}.py" for module in ("inputs", "raster_cuts", "resample", *modules))
+    name: tuple(
+        f"regions/{module}.py" for module in ("inputs", "raster_cuts", "resample", *modules)
+    )
     for name, modules in {
         "fire": ("convolution", "fire_risk", "risk", "spread"),
         "wind": ("wind_risk",),

@@ -33,6 +33,7 @@ from ocr_assets.deployment_stages import (
     TEMPLATE,
 )
 from ocr_assets.launch import GraphLauncher, LaunchError, Materialized
+from ocr_assets.regions.risk_type import RISK_NAMES
 from ocr_assets.releases import Publication, Release
 from ocr_assets.run_processes import close_abandoned_runs
 from resources.progress import ProgressReporter
@@ -67,6 +68,9 @@ class DeployConfig(dg.Config):
     all_region_ids: bool = Field(
         default=False, description="Compute every valid region of the grid."
     )
+    risk_types: list[str] = Field(
+        default=[RISK_NAMES[0]], description=f"Types of risk: {', '.join(RISK_NAMES)}."
+    )
     wipe: bool = Field(
         default=False, description="First forget what this version holds (qa and staging only)."
     )
@@ -92,7 +96,8 @@ def target(settings: Settings, config: DeployConfig) -> Deployment:
     """The deployment that ``config`` asks for, below the settings of this process.
 
     Raises:
-        DeploymentError: the choice of regions is none or two, or production would be wiped.
+        DeploymentError: the choice of regions is none or two, there is no such type of risk, or
+            production would be wiped.
         SettingsError: the version is not a semantic one.
         ValueError: a region is not one of the grid's.
     """
@@ -106,6 +111,10 @@ def target(settings: Settings, config: DeployConfig) -> Deployment:
         raise DeploymentError("give region_ids or all_region_ids: one of the two, not both")
     for region_id in config.region_ids:
         deployment.grid.require_valid(region_id)
+    for risk_name in config.risk_types:
+        deployment.of(risk_name)
+    if not config.risk_types:
+        raise DeploymentError("name a type of risk in risk_types")
     if config.wipe and settings.environment == "production":
         raise DeploymentError("production is never wiped; deploy without wipe")
     return deployment
@@ -147,10 +156,10 @@ def materialize_deployment(
     retries: int,
     recompute: bool = False,
 ) -> None:
-    """Materialize regions, then everything that is made from them.
+    """Materialize regions of one type of risk, then everything that is made from them.
 
     Args:
-        launcher: executes the runs.
+        launcher: executes the runs; its deployment says which type of risk.
         region_ids: valid regions; those that are done are skipped.
         statistics: also summarise risk by geography, and tile the summaries.
         pyramid: also build the multiscale pyramid.
@@ -181,10 +190,13 @@ def publish_version(launcher: GraphLauncher) -> Release:
     """
     publication = Publication(launcher.deployment)
     publication.products()  # what is missing is said before the checks, which take long
-    assets: tuple[str, ...] = CHECKED
-    if launcher.deployment.storage.exists(_STATISTICS_KEY):
-        assets = (*CHECKED, "risk_statistics/nation")
-    return publication.publish(launcher.check("checks", *assets))
+    passed = 0
+    for part in publication.parts:
+        assets: tuple[str, ...] = CHECKED
+        if part.storage.exists(_STATISTICS_KEY):
+            assets = (*CHECKED, "risk_statistics/nation")
+        passed += launcher.of(part.risk_name).check("checks", *assets)
+    return publication.publish(passed)
 
 
 def retry_command(settings: Settings, region_ids: Sequence[str], config: DeployConfig) -> str:
@@ -193,6 +205,8 @@ def retry_command(settings: Settings, region_ids: Sequence[str], config: DeployC
     if settings.version:
         command += ["--version", settings.version]
     command += [part for id_ in region_ids for part in ("--region-id", id_)]
+    if config.risk_types != [RISK_NAMES[0]]:
+        command += [part for name in config.risk_types for part in ("--risk-type", name)]
     wanted = {
         "--write-regional-stats": config.write_regional_stats,
         "--create-pyramid": config.create_pyramid,
@@ -227,16 +241,17 @@ def deploy_job(settings: Settings, graph: Graph) -> dg.JobDefinition:
             chosen, progress, context.instance, job, tags=_child_tags(context, chosen)
         )
         if config.wipe:
-            _wipe_once(context, chosen)
+            _wipe_once(context, chosen, config.risk_types)
         region_ids = list(chosen.grid.valid) if config.all_region_ids else config.region_ids
         try:
-            materialize_deployment(
-                launcher,
-                list(dict.fromkeys(region_ids)),
-                statistics=config.write_regional_stats,
-                pyramid=config.create_pyramid,
-                retries=config.process_retries,
-            )
+            for risk_name in dict.fromkeys(config.risk_types):
+                materialize_deployment(
+                    launcher.of(risk_name),
+                    list(dict.fromkeys(region_ids)),
+                    statistics=config.write_regional_stats,
+                    pyramid=config.create_pyramid,
+                    retries=config.process_retries,
+                )
             release = publish_version(launcher) if config.publish else None
         except LaunchError as error:
             raise _failure(error, chosen.settings, config) from error
@@ -266,7 +281,9 @@ def _child_tags(context: dg.OpExecutionContext, deployment: Deployment) -> dict[
     }
 
 
-def _wipe_once(context: dg.OpExecutionContext, deployment: Deployment) -> None:
+def _wipe_once(
+    context: dg.OpExecutionContext, deployment: Deployment, risk_names: Sequence[str]
+) -> None:
     """Wipe, unless an earlier attempt of this deployment has done so.
 
     A crash between the wipe and its tag repeats the wipe, before anything was computed.
@@ -277,9 +294,10 @@ def _wipe_once(context: dg.OpExecutionContext, deployment: Deployment) -> None:
     if any(run.tags.get(WIPED_TAG) == first for run in attempts):
         context.log.info("wiped by an earlier attempt of this deployment")
         return
-    for line in deployment.describe_wipe():
-        context.log.info(f"wipe: {line}")
-    deployment.wipe()
+    for part in map(deployment.of, risk_names):
+        for line in part.describe_wipe():
+            context.log.info(f"wipe: {line}")
+        part.wipe()
     for run in attempts:
         context.instance.add_run_tags(run.run_id, {WIPED_TAG: first})
 

@@ -6,11 +6,12 @@ a run failed. Does not belong here: which assets a deployment or a command consi
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
 from dagster._utils.error import SerializableErrorInfo
@@ -75,7 +76,11 @@ class Materialized:
 
 @dataclass
 class GraphLauncher:
-    """Executes selections of the graph's assets, one run after the other."""
+    """Executes selections of the graph's assets, one run after the other.
+
+    Assets of regions, and what is made from them, go by the names that they have in every type of
+    risk; the deployment says of which type they are.
+    """
 
     deployment: Deployment
     progress: ProgressReporter
@@ -96,19 +101,27 @@ class GraphLauncher:
         level = "DEBUG" if self.debug else "CRITICAL"
         self._loggers = {"loggers": {"console": {"config": {"log_level": level}}}}
 
+    def of(self, risk_name: str) -> Self:
+        """A launcher for another type of risk; both keep one account of what was materialized."""
+        other = copy.copy(self)
+        other.deployment = self.deployment.of(risk_name)
+        return other
+
     def materialize(self, label: str, *assets: str) -> None:
         """Materialize unpartitioned assets in one run; raises LaunchError if it fails."""
-        with self.progress.task(label, 1) as advance:
-            if failure := self._execute(assets, {}, {}):
+        with self.progress.task(self.deployment.key(label), 1) as advance:
+            if failure := self._execute(self._of_risk(assets), {}, {}):
                 raise LaunchError(failure.reason)
             advance("")
 
-    def materialize_configured(self, config: Mapping[str, Any], *assets: str) -> None:
-        """Materialize unpartitioned assets that show their own progress, with a run config.
+    def materialize_configured(
+        self, config: Mapping[str, Any], *assets: str, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Materialize assets that show their own progress, with a run config.
 
-        Raises LaunchError if the run fails.
+        ``tags`` name the partition, if the assets have some. Raises LaunchError if the run fails.
         """
-        if failure := self._execute(assets, {}, config):
+        if failure := self._execute(assets, tags or {}, config):
             raise LaunchError(failure.reason)
 
     def materialize_regions(
@@ -122,7 +135,9 @@ class GraphLauncher:
         self._report_inputs()
         order = self.deployment.grid.valid
         longest = self.deployment.settings.regions_per_run
-        config = {"ops": {"regions": {"config": {"recompute": recompute}}}}
+        step = self.deployment.key("regions").replace("/", "__")
+        config = {"ops": {step: {"config": {"recompute": recompute}}}}
+        assets = self._of_risk(REGION_ASSETS)
         remaining, reason = list(region_ids), ""
         lasting: list[str] = []
         for attempt in range(retries + 1):
@@ -130,7 +145,7 @@ class GraphLauncher:
             failed: list[str] = []
             for first, last in contiguous_ranges(remaining, order, longest):
                 tags = {RANGE_START: first, RANGE_END: last}
-                failure = self._execute(REGION_ASSETS, tags, config)
+                failure = self._execute(assets, tags, config)
                 if failure is None:
                     continue
                 keys = order[order.index(first) : order.index(last) + 1]
@@ -167,9 +182,9 @@ class GraphLauncher:
 
         Raises LaunchError, which names the blocking checks that failed.
         """
-        wanted = {dg.AssetKey.from_user_string(asset) for asset in assets}
+        wanted = {dg.AssetKey.from_user_string(asset) for asset in self._of_risk(assets)}
         checks = {key for key in self._checks if key.asset_key in wanted}
-        with self.progress.task(label, 1) as advance:
+        with self.progress.task(self.deployment.key(label), 1) as advance:
             job = self.job.get_subset(asset_selection=set(), asset_check_selection=checks)
             result = job.execute_in_process(
                 instance=self.instance,
@@ -184,6 +199,9 @@ class GraphLauncher:
                 raise LaunchError(_failure(result, failed).reason)
             advance("")
         return len(evaluations) - len(failed)
+
+    def _of_risk(self, assets: Sequence[str]) -> list[str]:
+        return [self.deployment.key(asset) for asset in assets]
 
     def _execute(
         self, assets: Sequence[str], tags: Mapping[str, str], config: Mapping[str, Any]

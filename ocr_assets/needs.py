@@ -20,3 +20,17 @@ TREE_COVER = Stage("tree-cover", memory=2, cores=1, disk=1, vm_type="m8g.xlarge"
 
 READING = Stage("reading", memory=2, cores=4, disk=4, vm_type="c8g.2xlarge")
 """Lines or text of one volume."""
+
+AGGREGATION = Stage("aggregation", memory=4, cores=2, disk=20, vm_type="c8g.12xlarge", vm_disk=250)
+"""All buildings by state and county: 1.0 GB at the peak for 10 million of them."""
+
+STATISTICS = Stage("statistics", memory=4, cores=2, disk=2, vm_type="m8g.16xlarge")
+"""Statistics of one level of geographies: 1.0 GB at the peak for 10 million buildings."""
+
+VECTOR_TILES = Stage(
+    "vector-tiles", memory=4, cores=2, disk=20, vm_type="c8g.12xlarge", vm_disk=250
+)
+"""One archive of vector tiles."""
+
+PYRAMID = Stage("pyramid", memory=4, cores=2, disk=20, vm_type="m8g.4xlarge", vm_disk=250)
+"""The pyramid of all regions."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -27,6 +28,8 @@ from ocr_assets.deployment import (
     release_record,
 )
 from ocr_assets.lineage import content_hash
+from ocr_assets.regions.risk_type import RISK_NAMES
+from resources.icechunk_branch import NotInitializedError
 from resources.io_managers import StoredTable
 from resources.keys import MissingObjectError, ObjectExistsError
 from resources.storage import Storage
@@ -44,18 +47,26 @@ _STATISTICS = ("block", "tract", "county", "state", "nation")
 
 
 @dataclass(frozen=True)
+class ReleasedRegions:
+    """The regions of one type of risk in a published version."""
+
+    snapshot: str
+    regions: int
+    lineage: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Release:
     """A published version: where it is, and what it holds."""
 
     label: str
-    """Name of its prefix and of its tag, like ``v1.2.3`` or ``v1.2.3_r2``."""
-    snapshot: str
-    regions: int
+    """Name of its prefix and of its tags, like ``v1.2.3`` or ``v1.2.3_r2``."""
+    risks: dict[str, ReleasedRegions]
+    """By type of risk."""
     products: dict[str, str]
     """Fingerprint of each product, by its key below the prefix."""
     checks: int
     """How many asset checks passed before it was published."""
-    lineage: dict[str, Any]
 
     def to_bytes(self) -> bytes:
         """The stored form."""
@@ -64,7 +75,9 @@ class Release:
     @classmethod
     def from_bytes(cls, data: bytes) -> Release:
         """Read :meth:`to_bytes` back."""
-        return cls(**json.loads(data))
+        told = json.loads(data)
+        risks = {name: ReleasedRegions(**regions) for name, regions in told.pop("risks").items()}
+        return cls(risks=risks, **told)
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Pruned:
     size: int
     """Bytes of the objects."""
     freed: int
-    """Bytes of the region-risk repository that nothing referred to any more."""
+    """Bytes of the region repositories that nothing referred to any more."""
 
 
 def release_order(label: str) -> tuple[Any, ...]:
@@ -225,13 +238,23 @@ class Publication:
         """Where it is published."""
         return Releases.of(self.deployment.settings)
 
+    @property
+    def parts(self) -> list[Deployment]:
+        """The deployment for each type of risk that the version has regions of, or of the first."""
+        every = [self.deployment.of(name) for name in RISK_NAMES]
+        return [part for part in every if part.current_ledger()] or every[:1]
+
     def products(self) -> dict[str, str]:
         """Fingerprint of each product of the version, each made from the one before it.
 
         Raises:
             DeploymentError: a product is missing, or older than what it is made from.
         """
-        return _Products(self.deployment).checked()
+        return {
+            part.key(key): fingerprint
+            for part in self.parts
+            for key, fingerprint in _Products(part).checked().items()
+        }
 
     def publish(self, checks_passed: int) -> Release:
         """Publish the version and give it to its readers; to do so twice changes nothing.
@@ -242,22 +265,20 @@ class Publication:
             self.releases.point_to(self.label)
             return published
         products = self.products()
-        snapshot = self.deployment.regions.tag(self.label)
-        release = Release(
-            self.label,
-            snapshot,
-            len(self.deployment.current_ledger()),
-            products,
-            checks_passed,
-            self.deployment.region_lineage,
-        )
+        risks = {
+            part.risk_name: ReleasedRegions(
+                part.regions.tag(self.label), len(part.current_ledger()), part.region_lineage
+            )
+            for part in self.parts
+        }
+        release = Release(self.label, risks, products, checks_passed)
         self.releases.add(release)
         return release
 
 
 @dataclass(frozen=True)
 class _Products:
-    """The products of a version, and what their lineage has to say if they are up to date."""
+    """The products of one type of risk, and what their lineage has to say if they are current."""
 
     deployment: Deployment
 
@@ -268,8 +289,9 @@ class _Products:
         missing = len(deployment.grid.valid) - len(ledger)
         if not ledger or (production and missing):
             raise DeploymentError(
-                f"{missing} of {len(deployment.grid.valid)} regions are not done in "
-                f"{deployment.settings.version_label}: run `ocr run --all-region-ids` first"
+                f"{missing} of {len(deployment.grid.valid)} {deployment.risk_name} regions are not "
+                f"done in {deployment.settings.version_label}: run `ocr run --all-region-ids "
+                f"--risk-type {deployment.risk_name}` first"
             )
         if stale := deployment.unfinished_regions(ledger):
             raise DeploymentError(
@@ -345,7 +367,8 @@ def prune(deployment: Deployment, labels: Sequence[str], *, dry_run: bool = Fals
     if not dry_run:
         releases.root.delete(release_record(label) for label in labels)
         releases.root.delete(info.key for info in objects)
-        if deployment.ledger() or labels:
-            deployment.regions.untag(labels)
-            freed = deployment.regions.expire(datetime.now(UTC) - WRITER_GRACE)
+        for part in map(deployment.of, RISK_NAMES):
+            with suppress(NotInitializedError):
+                part.regions.untag(labels)
+                freed += part.regions.expire(datetime.now(UTC) - WRITER_GRACE)
     return Pruned(tuple(labels), len(objects), size, freed)

@@ -84,11 +84,7 @@ class TileRequest:
 
     attempt: int
     tiles: Request
-
-    @property
-    def left_out(self) -> list[str]:
-        """What cannot be used, in words."""
-        return [str(problem) for problem in self.tiles.problems if problem.kind.lost]
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -156,16 +152,17 @@ def read_tiles(name: str, body: bytes, grid: TileGrid) -> TileRequest:
             if "say for which year" in reason:
                 reason += ": ocr tiles request FILE --year YEAR sends such a request"
             raise RefusedRequestError(reason) from error
-    request = TileRequest(attempt, tiles)
+    lost = [problem for problem in tiles.problems if problem.kind.lost]
+    left_out = [str(problem).replace(str(path), name) for problem in lost]
     if not len(tiles):
-        told = "; ".join(request.left_out[:_LINES]) or "it asks for none"
+        told = "; ".join(left_out[:_LINES]) or "it asks for none"
         raise RefusedRequestError(f"no tile of the request can be used: {told}")
     if len(tiles) > MOST_TILES:
         raise RefusedRequestError(
             f"{len(tiles)} tiles are more than the {MOST_TILES} of one request: cut it up, for "
             "example by ocr tiles split"
         )
-    return request
+    return TileRequest(attempt, tiles, left_out)
 
 
 def read_volumes(name: str, body: bytes) -> VolumeRequest:

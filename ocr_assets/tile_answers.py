@@ -113,12 +113,18 @@ class ZonalRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question: its record, and for people its figures."""
+    """What came of a question."""
 
     record: SourceRecord
     seconds: float
     skipped: bool = False
-    table: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class ZonalAnswer(Answer):
+    """The answer for polygons: also its table, a row for each."""
+
+    table: pa.Table = None
 
 
 def published_tiles(
@@ -208,7 +214,7 @@ def answer_keys(request: ZonalRequest) -> dict[str, str]:
     return {"geoparquet": f"{stem}.parquet", "csv": f"{stem}.csv"}
 
 
-def zonal_answer(tiles: TileLibrary, request: ZonalRequest) -> Answer:
+def zonal_answer(tiles: TileLibrary, request: ZonalRequest) -> ZonalAnswer:
     """Measure the tree cover of polygons, and store the table as GeoParquet and CSV.
 
     Raises:
@@ -254,7 +260,7 @@ def zonal_answer(tiles: TileLibrary, request: ZonalRequest) -> Answer:
             write_table(table, path, lineage)
         record_key = f"{keys['geoparquet']}.lineage.json"
         record = tiles.keep(record_key, keys, files, lineage, _figures(table))
-    return Answer(record, time.perf_counter() - started, table=table)
+    return ZonalAnswer(record, time.perf_counter() - started, table=table)
 
 
 def _figures(table: pa.Table) -> dict[str, Any]:

@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from ocr_assets.lineage import code_version, content_hash, lineage
 from ocr_assets.volumes.archive import (
+    MANIFEST_NAME,
     ArchiveVolume,
     ImageEntry,
     ManifestError,
     VolumeId,
     VolumeManifest,
     VolumeSource,
+    image_folder,
 )
 from ocr_assets.volumes.job_types import JobType, find_job_type, load_job_types
 from ocr_assets.volumes.quality import VolumeQuality
@@ -158,11 +160,15 @@ class VolumeLibrary(SharedOnWorkers):
         Raises:
             ManifestError: there is nothing of this name in the folder of sources.
         """
-        root = Storage(self.settings.volumes_uri, self.settings.s3)
-        if not root.is_local or Path(root.root, "Works").is_dir():
+        root = Storage(self.settings.volumes_uri, self.settings.volumes_s3)
+        if root.is_local and Path(root.root, "Works").is_dir():
             return ArchiveVolume(root, volume)
-        from ocr_assets.volumes.local_volumes import open_local
+        from ocr_assets.volumes.local_volumes import StoredFolder, open_local
 
+        if not root.is_local:
+            in_archive = root.exists(f"{image_folder(volume)}/{MANIFEST_NAME}")
+            plain = not in_archive and bool(root.list(str(volume)))
+            return StoredFolder(root, volume) if plain else ArchiveVolume(root, volume)
         found = [
             path
             for suffix in ("", ".zip", ".pdf")

@@ -29,6 +29,7 @@ LASTING = "lasting"
 """Metadata of a failure that another attempt would meet again."""
 
 _SAMPLE_LINES = 8
+_REMARKS = 20
 
 
 class UnreadableVolumeError(ValueError):
@@ -237,6 +238,7 @@ def read_volume_text(volumes: VolumeLibrary, progress: ProgressReporter, key: st
         more = {
             "skipped": False,
             "new pages": new,
+            "remarks": list(bundle.remarks[:_REMARKS]),
             "bytes": sum(path.stat().st_size for path in bundle.files.values()),
         }
     sample = "\n".join(text.splitlines()[:_SAMPLE_LINES])

@@ -79,7 +79,7 @@ class DaskCluster(Cluster):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._made: tuple[Stage, Any] | None = None
+        self._made: tuple[Stage, int, Any] | None = None
 
     def map[Result](
         self,
@@ -91,13 +91,13 @@ class DaskCluster(Cluster):
     ) -> Iterator[tuple[str, Result | Exception]]:
         """See :meth:`Cluster.map`."""
         waiting = iter(keys)
-        first = list(islice(waiting, 1))
+        first = list(islice(waiting, self._most_workers))
         if not first:
             return
         waiting = chain(first, waiting)
         prefix = f"{name}-{secrets.token_hex(4)}"
         running: dict[Future, str] = {}
-        with _connected(self._place(stage)) as client:
+        with _connected(self._place(stage, len(first))) as client:
             crew = _Crew(client, stage)
             try:
                 while True:
@@ -118,22 +118,30 @@ class DaskCluster(Cluster):
         """See :meth:`Cluster.close`. Only a cluster that was made here is ended."""
         atexit.unregister(self.close)
         if self._made is not None:
-            (_, cluster), self._made = self._made, None
+            (_, _, cluster), self._made = self._made, None
             with suppress(Exception):
                 cluster.close()
 
-    def _place(self, stage: Stage) -> Any:
+    @property
+    def _most_workers(self) -> int:
+        """How many workers a cluster may be given; one at an address has its own."""
+        settings = self._settings
+        if settings.platform == "coiled":
+            return settings.workers or _COILED_WORKERS
+        return settings.workers or usable_cores() if settings.dask_scheduler is None else 1
+
+    def _place(self, stage: Stage, pieces: int) -> Any:
         """The address of a scheduler, or a cluster whose workers are made for the stage."""
         settings = self._settings
         if settings.platform == "dask" and settings.dask_scheduler is not None:
             return settings.dask_scheduler
-        if self._made is None or self._made[0] != stage:
+        if self._made is None or self._made[0] != stage or self._made[1] < pieces:
             # One at a time: the stages of a run follow one another.
             self.close()
             make = _local_cluster if settings.platform == "dask" else _coiled_cluster
-            self._made = stage, make(settings, stage)
+            self._made = stage, pieces, make(settings, stage, pieces)
             atexit.register(self.close)
-        return self._made[1]
+        return self._made[2]
 
 
 @contextmanager
@@ -163,12 +171,12 @@ def _connected(place: Any) -> Iterator[Client]:
         yield client
 
 
-def _local_cluster(settings: Settings, stage: Stage) -> LocalCluster:
+def _local_cluster(settings: Settings, stage: Stage, pieces: int) -> LocalCluster:
     """Processes on this machine, each large enough for one piece of a stage."""
     cores = usable_cores()
     memory = psutil.virtual_memory().total / GIB
     fits = max(1, min(cores // stage.cores, int(memory // stage.memory)))
-    workers = min(fits, settings.workers or fits)
+    workers = min(fits, pieces)
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=max(1, min(stage.cores, cores)),
@@ -180,7 +188,7 @@ def _local_cluster(settings: Settings, stage: Stage) -> LocalCluster:
     )
 
 
-def _coiled_cluster(settings: Settings, stage: Stage) -> Any:
+def _coiled_cluster(settings: Settings, stage: Stage, pieces: int) -> Any:
     """A cluster of cloud machines of the type that the stage names."""
     try:
         import coiled
@@ -196,7 +204,7 @@ def _coiled_cluster(settings: Settings, stage: Stage) -> Any:
                 " ", "-"
             ),
             software=settings.coiled_software,
-            n_workers=settings.workers or _COILED_WORKERS,
+            n_workers=pieces,
             worker_vm_types=[settings.coiled_vm_type or stage.vm_type],
             worker_disk_size=stage.vm_disk,
             scheduler_vm_types=[settings.coiled_scheduler_vm_type],

@@ -11,6 +11,8 @@ Downstream assets receive a :class:`StoredFile` or :class:`StoredTable`, never a
 from __future__ import annotations
 
 import json
+import tempfile
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,16 @@ class Artefact:
     ) -> Artefact:
         """An artefact of one file."""
         return cls({"": path}, lineage, metadata or {})
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artefact that its IO manager has stored, in this process or a worker's: what to tell."""
+
+    uri: str
+    size: int
+    lineage: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,27 +92,47 @@ class StoredTable:
         return paths, f"{base}/{self.manifest.prefix}", filesystem
 
 
-class _StorageIOManager(dg.IOManager):
+class StorageIOManager(dg.IOManager):
     """Stores below a root, which may refuse: ``require_open`` raises where nothing may change."""
 
     def __init__(self, storage: Storage, require_open: Callable[[], None] = lambda: None) -> None:
         self._storage = storage
         self._require_open = require_open
 
+    @abstractmethod
+    def store(self, key: str, artefact: Artefact) -> Stored:
+        """Store an artefact under a key, atomically, where it is: also on a worker."""
 
-class FileIOManager(_StorageIOManager):
+    def handle_output(self, context: dg.OutputContext, obj: Artefact | Stored) -> None:
+        """Store an artefact that is not stored yet, free the scratch space, show it in the UI."""
+        if isinstance(obj, Artefact):
+            stored = self.store(str(context.definition_metadata[KEY]), obj)
+            for path in obj.files.values():
+                path.unlink()
+        else:
+            stored = obj
+        context.add_output_metadata(
+            {
+                **stored.metadata,
+                "bytes": stored.size,
+                "path": dg.MetadataValue.path(stored.uri),
+                "lineage": dict(stored.lineage),
+            }
+        )
+
+
+class FileIOManager(StorageIOManager):
     """One file under a fixed key, its lineage and hash beside it in ``<key>.lineage.json``."""
 
-    def handle_output(self, context: dg.OutputContext, obj: Artefact) -> None:
-        """Store the file, then remove it from the scratch folder."""
+    def store(self, key: str, artefact: Artefact) -> Stored:
+        """Store the file, then what it is."""
         self._require_open()
-        key = _key(context)
-        path = obj.files[""]
+        path = artefact.files[""]
         digest = sha256_file(path)
-        record = {"sha256": digest, **obj.lineage}
+        record = {"sha256": digest, **artefact.lineage}
         self._storage.put_file(key, path)
         self._storage.write_bytes(_record_key(key), _json(record))
-        _report(context, obj, self._storage.uri(key), {"sha256": digest})
+        return _stored(artefact, self._storage.uri(key), {"sha256": digest})
 
     def load_input(self, context: dg.InputContext) -> StoredFile:
         """The stored file; raises MissingObjectError if the asset was never materialized."""
@@ -109,15 +141,14 @@ class FileIOManager(_StorageIOManager):
         return StoredFile(self._storage, key, record["sha256"])
 
 
-class TableIOManager(_StorageIOManager):
+class TableIOManager(StorageIOManager):
     """Many GeoParquet files published at once: stale partitions disappear on rewrite."""
 
-    def handle_output(self, context: dg.OutputContext, obj: Artefact) -> None:
-        """Publish the files, then remove them from the scratch folder."""
+    def store(self, key: str, artefact: Artefact) -> Stored:
+        """Publish the files."""
         self._require_open()
-        key = _key(context)
-        self._storage.publish(key, obj.files, obj.lineage)
-        _report(context, obj, self._storage.uri(key), {"files": len(obj.files)})
+        self._storage.publish(key, artefact.files, artefact.lineage)
+        return _stored(artefact, self._storage.uri(key), {"files": len(artefact.files)})
 
     def load_input(self, context: dg.InputContext) -> StoredTable:
         """The published table; raises MissingObjectError if there is none."""
@@ -128,29 +159,28 @@ class TableIOManager(_StorageIOManager):
         return StoredTable(self._storage, manifest)
 
 
-class FolderIOManager(_StorageIOManager):
+class FolderIOManager(StorageIOManager):
     """A folder whose file names matter, like a Zarr store.
 
     Each content has a folder of its own, named by its hash; ``current.json`` names the one that
     holds and is replaced in one write, so a reader that follows it never sees two mixed.
     """
 
-    def handle_output(self, context: dg.OutputContext, obj: Artefact) -> None:
+    def store(self, key: str, artefact: Artefact) -> Stored:
         """Store the files in a fresh folder, switch over, delete the folder before it."""
         self._require_open()
-        key = _key(context)
-        hashes = {name: sha256_file(path) for name, path in sorted(obj.files.items())}
+        hashes = {name: sha256_file(path) for name, path in sorted(artefact.files.items())}
         digest = sha256_bytes(json.dumps(hashes).encode())
         folder = f"{key}/{digest[:16]}.zarr"
         before = {info.key for info in self._storage.list(key)}
-        for name, path in obj.files.items():
+        for name, path in artefact.files.items():
             self._storage.put_file(f"{folder}/{name}", path)
         pointer = f"{key}/current.json"
-        self._storage.write_bytes(pointer, _json({"folder": folder, **obj.lineage}))
+        self._storage.write_bytes(pointer, _json({"folder": folder, **artefact.lineage}))
         self._storage.delete(
             old for old in before if old != pointer and not old.startswith(f"{folder}/")
         )
-        _report(context, obj, self._storage.uri(folder), {"sha256": digest})
+        return _stored(artefact, self._storage.uri(folder), {"sha256": digest})
 
     def load_input(self, context: dg.InputContext) -> Storage:
         """The folder that holds; raises MissingObjectError if there is none."""
@@ -159,14 +189,10 @@ class FolderIOManager(_StorageIOManager):
         return self._storage.child(pointer["folder"])
 
 
-def _key(context: dg.OutputContext) -> str:
-    return str(context.definition_metadata[KEY])
-
-
 def _upstream_key(context: dg.InputContext) -> str:
     if context.upstream_output is None:
         raise TypeError(f"{context.name} is not the output of an asset")
-    return _key(context.upstream_output)
+    return str(context.upstream_output.definition_metadata[KEY])
 
 
 def _read_record(
@@ -194,17 +220,14 @@ def _json(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _report(context: dg.OutputContext, obj: Artefact, uri: str, more: Mapping[str, Any]) -> None:
-    """Show what was stored in the UI, and free the scratch space."""
-    size = sum(path.stat().st_size for path in obj.files.values())
-    for path in obj.files.values():
-        path.unlink()
-    context.add_output_metadata(
-        {
-            **obj.metadata,
-            **more,
-            "bytes": size,
-            "path": dg.MetadataValue.path(uri),
-            "lineage": dict(obj.lineage),
-        }
-    )
+def _stored(artefact: Artefact, uri: str, more: Mapping[str, Any]) -> Stored:
+    size = sum(path.stat().st_size for path in artefact.files.values())
+    return Stored(uri, size, dict(artefact.lineage), {**artefact.metadata, **more})
+
+
+def store_made(
+    manager: StorageIOManager, products: Mapping[str, Callable[[Path], Artefact]], key: str
+) -> Stored:
+    """Make the product with a key in a folder of its own and store it: a piece for a cluster."""
+    with tempfile.TemporaryDirectory(prefix="ocr-artefact-") as folder:
+        return manager.store(key, products[key](Path(folder)))

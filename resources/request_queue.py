@@ -45,13 +45,15 @@ MOST_BYTES = 16 * 1024**2
 QUIET_SECONDS = 2.0
 """How long a local file must have been left alone: whoever writes it may not have finished."""
 
-HIDDEN_SECONDS = 600
-"""How long a message that was received stays hidden from others; it is renewed before."""
+_LOOKS_HIDDEN, _MOST_HIDDEN = 20, 43_200
+"""For how many looks at a queue a received message is hidden, and at most how many seconds."""
 
 ACCEPTED, DONE, REJECTED = "accepted", "done", "rejected"
 
 _UNFINISHED = (".part", ".tmp", ".crdownload")
 _MESSAGES_AT_ONCE = 10
+# Long enough that all servers of a queue are asked.
+_WAIT_SECONDS = 1
 _LONGEST_NAME = 80
 
 
@@ -161,9 +163,9 @@ class RequestInbox:
         self.storage.move(f"{ACCEPTED}/{id_}", f"{REJECTED}/{id_}")
 
     def has(self, uri: str) -> bool:
-        """Whether an address is directly in this inbox."""
-        root, _, name = uri.rpartition("/")
-        return root == self.storage.uri() and bool(name)
+        """Whether an address is in this inbox, or in that of another kind beside it."""
+        parent, _, _ = self.storage.uri().rpartition("/")
+        return uri.startswith(f"{parent}/")
 
     def _explain(self, id_: str, name: str, reason: str) -> None:
         document = {"request": name, "reason": reason}
@@ -228,12 +230,14 @@ class RequestQueue:
     url: str
     endpoint_url: str | None
     region: str
+    hidden_seconds: int = 600
 
     @classmethod
     def of(cls, settings: Settings, kind: Kind) -> RequestQueue | None:
         """The queue that the settings name; None without one."""
         url = settings.tile_queue_url if kind == "tiles" else settings.volume_queue_url
-        return cls(url, settings.sqs_endpoint_url, settings.s3_region) if url else None
+        hidden = min(_LOOKS_HIDDEN * settings.request_seconds, _MOST_HIDDEN)
+        return cls(url, settings.sqs_endpoint_url, settings.s3_region, hidden) if url else None
 
     @cached_property
     def _client(self) -> Any:
@@ -261,15 +265,15 @@ class RequestQueue:
     def receive(self, most: int, deadline: float) -> Iterator[Message]:
         """At most so many messages, until there are none or the monotonic clock is at ``deadline``.
 
-        They are hidden from others for :data:`HIDDEN_SECONDS`.
+        They are hidden from others for :attr:`hidden_seconds`.
         """
         while most > 0 and time.monotonic() < deadline:
             with self._explained("receive from"):
                 answer = self._client.receive_message(
                     QueueUrl=self.url,
                     MaxNumberOfMessages=min(most, _MESSAGES_AT_ONCE),
-                    VisibilityTimeout=HIDDEN_SECONDS,
-                    WaitTimeSeconds=1,
+                    VisibilityTimeout=self.hidden_seconds,
+                    WaitTimeSeconds=_WAIT_SECONDS,
                 )
             received = answer.get("Messages", [])
             for one in received:
@@ -288,10 +292,10 @@ class RequestQueue:
                 self._client.delete_message_batch(QueueUrl=self.url, Entries=entries)
 
     def renew(self, receipts: Iterable[str]) -> None:
-        """Hide messages for :data:`HIDDEN_SECONDS` from now; outdated receipts are passed over."""
+        """Hide messages anew, from now on; outdated receipts are passed over."""
         for chunk in _tens(receipts):
             entries = [
-                {"Id": str(n), "ReceiptHandle": one, "VisibilityTimeout": HIDDEN_SECONDS}
+                {"Id": str(n), "ReceiptHandle": one, "VisibilityTimeout": self.hidden_seconds}
                 for n, one in enumerate(chunk)
             ]
             with self._explained("renew messages of"):

@@ -48,6 +48,8 @@ _EXAMPLES = ENGINE_EXAMPLES | EVENT_EXAMPLES | IMAGERY_EXAMPLES | REQUEST_EXAMPL
     "OCR_DOWNLOADS_ROOT": "OCR_DOWNLOADS_ROOT=/data/ocr/downloads",
     "OCR_METHOD": "OCR_METHOD=corrected",
     "OCR_VOLUMES_SOURCE": "OCR_VOLUMES_SOURCE=/data/scans or OCR_VOLUMES_SOURCE=s3://archive.tbrc.org",
+    "OCR_VOLUMES_ANONYMOUS": "OCR_VOLUMES_ANONYMOUS=true",
+    "OCR_VOLUMES_ENDPOINT_URL": "OCR_VOLUMES_ENDPOINT_URL=https://s3.us-east-1.amazonaws.com",
     "OCR_MODELS_ROOT": "OCR_MODELS_ROOT=/data/ocr/models",
     "OCR_JOB_TYPES": "OCR_JOB_TYPES=/data/ocr/job_types.toml",
     "OCR_DEBUG": "OCR_DEBUG=true",
@@ -137,6 +139,15 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
             "an archive as s3://bucket; input/volumes under the storage root if not set."
         ),
     )
+    volumes_anonymous: bool | None = Field(
+        None,
+        description=(
+            "Read the archive of volumes without credentials; as OCR_S3_ANONYMOUS if not set."
+        ),
+    )
+    volumes_endpoint_url: str | None = Field(
+        None, description="Endpoint of the archive of volumes; OCR_S3_ENDPOINT_URL if not set."
+    )
     models_root: Path = Field(
         default_factory=lambda: default_data_folder() / "models",
         description="Folder of recognition models.",
@@ -195,7 +206,7 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
             raise ValueError("not a local path")
         return value.expanduser().absolute()
 
-    @field_validator("s3_endpoint_url", "sqs_endpoint_url")
+    @field_validator("s3_endpoint_url", "sqs_endpoint_url", "volumes_endpoint_url")
     @classmethod
     def _endpoint(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"https?://[^/\s]+/?", value):
@@ -220,6 +231,16 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
         """How object stores are reached."""
         return S3Options(
             endpoint_url=self.s3_endpoint_url, region=self.s3_region, anonymous=self.s3_anonymous
+        )
+
+    @property
+    def volumes_s3(self) -> S3Options:
+        """How the archive of volumes is reached, where it is in an object store."""
+        anonymous = self.s3_anonymous if self.volumes_anonymous is None else self.volumes_anonymous
+        return S3Options(
+            endpoint_url=self.volumes_endpoint_url or self.s3_endpoint_url,
+            region=self.s3_region,
+            anonymous=anonymous,
         )
 
     @property

@@ -29,7 +29,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ocr_assets.request_messages import RefusedRequestError
 from resources.keys import StorageError
 from resources.request_queue import (
-    HIDDEN_SECONDS,
     Kind,
     Letter,
     QueueError,
@@ -234,12 +233,13 @@ class _Tick:
                 id_ = f"sqs-{message.id}"
                 named = named_objects(message.body)
                 if self.inbox.is_over(id_) or (named is not None and self._is_ours(named)):
-                    # The file that a notification is about is in the inbox by itself.
+                    # A notification: the file that it is about is found in the inbox anyway, and
+                    # what was written there by a tick is no request.
                     outdated.append(message.receipt)
                     continue
                 if not self.inbox.is_accepted(id_):
                     self.inbox.accept(id_, message.body)
-                until = time.time() + HIDDEN_SECONDS
+                until = time.time() + queue.hidden_seconds
                 self.cursor.receipts[id_] = _Receipt(receipt=message.receipt, until=until)
             queue.delete(outdated)
 
@@ -261,7 +261,13 @@ class _Tick:
     def _work_on(self, letter: Letter, limit: int) -> None:
         """Request what a request lacks, or put it aside."""
         try:
-            plan = self.doorway.read(letter.id, self.inbox.body(letter.id))
+            body = self.inbox.body(letter.id)
+            if named := named_objects(body):
+                raise RefusedRequestError(
+                    f"a notification about {', '.join(map(repr, named[:_LINES_TOLD]))}: only "
+                    f"requests in {self.inbox.storage.uri()} are read"
+                )
+            plan = self.doorway.read(letter.id, body)
             progress = self.cursor.progress.get(letter.id, _Progress())
             self._advance(plan, progress, limit)
             self.cursor.progress[letter.id] = progress
@@ -349,12 +355,15 @@ class _Tick:
                 self._forget(id_)
             else:  # somebody took the accepted request away: the message comes again
                 del receipts[id_]
-        renewed = [id_ for id_, kept in receipts.items() if kept.until < now + HIDDEN_SECONDS / 2]
-        if renewed and self.doorway.queue is not None:
-            with self._telling():
-                self.doorway.queue.renew(receipts[id_].receipt for id_ in renewed)
-                for id_ in renewed:
-                    receipts[id_].until = now + HIDDEN_SECONDS
+        queue = self.doorway.queue
+        if queue is None:
+            return
+        soon = now + queue.hidden_seconds / 2
+        renewed = [id_ for id_, kept in receipts.items() if kept.until < soon]
+        with self._telling():
+            queue.renew(receipts[id_].receipt for id_ in renewed)
+            for id_ in renewed:
+                receipts[id_].until = now + queue.hidden_seconds
 
     def _forget(self, id_: str) -> None:
         """What follows when a request was put aside."""

@@ -19,7 +19,6 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.storage.tags import RUN_KEY_TAG, SENSOR_NAME_TAG
 
-
 PLACE = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("ocr_assets"), "__repository__")
 
 

@@ -119,7 +119,7 @@ def instance(finished_copy: World, fresh_home: Path) -> Iterator[dg.DagsterInsta
     """An instance that other processes open too, in a world where everything is materialized."""
     variables = finished_copy.variables()
     shutil.copytree(fresh_home, variables["DAGSTER_HOME"], dirs_exist_ok=True)
-    os.environ.update(variables)
+    os.environ.update(variables, OCR_PLATFORM="dask")
     with dg.DagsterInstance.get() as found:
         yield found
 

@@ -17,6 +17,7 @@ from ocr_assets import deployment as deployment_module
 from ocr_assets.deployment import Deployment, DeploymentError
 from ocr_assets.region_writer import RegionWriter
 from ocr_assets.regions import inputs
+from ocr_assets.regions.fire_risk import raster_names
 from ocr_assets.regions.geographies import geography_schema
 from ocr_assets.regions.grid import CONUS
 from resources.catalog import CatalogError
@@ -123,7 +124,7 @@ def test_lineage_names_the_deployment(world: World) -> None:
     assert record["environment"] == "staging"
     assert record["version"] == "v1.2.3"
     assert record["configuration"] == {"grid": "sample", "method": "published"}
-    names = {*inputs.raster_names(deployment.catalog.datasets), inputs.BUILDINGS}
+    names = {*raster_names(deployment.catalog.datasets), inputs.BUILDINGS}
     assert record["inputs"].keys() == names
     assert all(fingerprint for fingerprint in record["inputs"].values())
     assert deployment.fingerprints(inputs.WIND, "nothing") == {

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-import xarray as xr
 from published_inputs import (
     GRID,
     NODATA,
@@ -95,33 +94,6 @@ class TestRasters:
         x, y = project.transform(pixels["longitude"].values[33], pixels["latitude"].values[77])
         assert pixels["BP"].values[77, 33] == native["BP"].sel(x=x, y=y, method="nearest")
         assert float(pixels["BP"].min()) >= 0
-
-    def test_the_graph_accepts_what_is_ingested(self, published: Published) -> None:
-        for name in ("riley-et-al-2025", "scott-et-al-2024"):
-            published.serve(name)
-            bring_in(published.ingestion, name)
-        catalog = published.catalog
-        names = (*inputs.BURN_PROBABILITY_30M.values(), *inputs.BURN_PROBABILITY_270M.values())
-        datasets = {name: catalog.open_raster(name) for name in (*names, inputs.CONDITIONAL_RISK)}
-        wind = xr.Dataset(
-            {
-                "wind_direction_distribution": (
-                    ("y", "x", "wind_direction"),
-                    np.full((40, 40, 8), 0.125, np.float32),
-                )
-            },
-            {
-                "y": datasets[names[2]]["y"].values[0] - 4000.0 * np.arange(-20, 20),
-                "x": datasets[names[2]]["x"].values[0] + 4000.0 * np.arange(-20, 20),
-                "spatial_ref": datasets[names[2]]["spatial_ref"],
-            },
-        )
-        found = inputs.read_region_inputs(
-            {**datasets, inputs.WIND: wind}, GRID, "y1_x0", "corrected"
-        )
-        window = GRID.region_window("y1_x0").slices_in(GRID.window)
-        expected = catalog.open_raster(inputs.CONDITIONAL_RISK)["CRPS"].values[window]
-        np.testing.assert_array_equal(found.conditional_risk, expected)
 
     def test_all_components_of_scott(self, published: Published) -> None:
         published.serve("scott-et-al-2024")

@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ocr_assets.regions.risk_type import RISK_NAMES
 from resources.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -57,9 +58,23 @@ class Platform(StrEnum):
 
 
 class RiskType(StrEnum):
-    """Which hazard is computed."""
+    """Which type of risk is meant."""
 
     fire = "fire"
+    wind = "wind"
+    all = "all"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The types of risk that are meant."""
+        return RISK_NAMES if self is RiskType.all else (self.value,)
+
+
+class OneRiskType(StrEnum):
+    """Which one type of risk is meant."""
+
+    fire = "fire"
+    wind = "wind"
 
 
 PlatformOption = Annotated[
@@ -67,7 +82,12 @@ PlatformOption = Annotated[
     typer.Option("--platform", "-p", help="Where the work is computed; OCR_PLATFORM if not given."),
 ]
 RiskTypeOption = Annotated[
-    RiskType, typer.Option("--risk-type", "-t", help="Which hazard is computed.")
+    RiskType,
+    typer.Option("--risk-type", "-t", help="Wildfire risk, the wind of fire weather, or both."),
+]
+OneRiskTypeOption = Annotated[
+    OneRiskType,
+    typer.Option("--risk-type", "-t", help="Wildfire risk, or the wind of fire weather."),
 ]
 
 
@@ -92,6 +112,7 @@ def explain(error: Exception) -> str | None:
     from resources.keys import StorageError
     from resources.locks import LockTimeoutError
     from resources.model_store import DamagedModelError, MissingModelError
+    from resources.request_queue import QueueError
 
     # Every error of a user's input is a ValueError whose message says what is wrong and the mend.
     known = (
@@ -102,6 +123,7 @@ def explain(error: Exception) -> str | None:
         LockTimeoutError,
         MissingModelError,
         OSError,
+        QueueError,
         StorageError,
         ValueError,
     )
@@ -125,6 +147,8 @@ from ocr_assets.cli import (  # noqa: E402,F401 - they add their commands to app
     regions,
     requests,
     status,
+    tile_answers,
+    tile_runs,
     tiles,
     volume_jobs,
     volumes,

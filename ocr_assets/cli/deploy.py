@@ -7,7 +7,17 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from ocr_assets.cli.app import Debug, EnvFile, app, console, errors, print_table, settings_from
+from ocr_assets.cli.app import (
+    Debug,
+    EnvFile,
+    RiskType,
+    RiskTypeOption,
+    app,
+    console,
+    errors,
+    print_table,
+    settings_from,
+)
 from resources.settings import Environment, Settings
 
 deploy_app = typer.Typer(
@@ -52,6 +62,7 @@ def run(
     create_pyramid: Annotated[
         bool, typer.Option("--create-pyramid", help="Also build the pyramid.")
     ] = False,
+    risk_type: RiskTypeOption = RiskType.fire,
     publish_it: Annotated[
         bool, typer.Option("--publish", help="Give it to readers if its blocking checks pass.")
     ] = False,
@@ -84,6 +95,7 @@ def run(
     config = DeployConfig(
         region_ids=region_id or [],
         all_region_ids=all_region_ids,
+        risk_types=list(risk_type.names),
         wipe=wipe,
         write_regional_stats=summary_stats,
         create_pyramid=create_pyramid,
@@ -92,8 +104,9 @@ def run(
     )
     deployment = target(settings, config)
     if wipe:
-        for line in deployment.describe_wipe():
-            errors.print(f"wipe: {line}")
+        for risk_name in risk_type.names:
+            for line in deployment.of(risk_name).describe_wipe():
+                errors.print(f"wipe: {line}")
         if not yes and errors.is_terminal and not typer.confirm("Delete this?", err=True):
             raise DeploymentError("nothing was wiped and nothing was run")
     published = run_deployment(deployment, config, debug=settings.debug)
@@ -119,8 +132,9 @@ def publish(
     release = publish_version(launcher)
     for line in launcher.failed_checks:
         errors.print(f"warning: {line}")
+    regions = ", ".join(f"{part.regions} regions of {name}" for name, part in release.risks.items())
     console.print(
-        f"{settings.environment} gives its readers {release.label} now: {release.regions} regions, "
+        f"{settings.environment} gives its readers {release.label} now: {regions}, "
         f"{len(release.products)} products, {release.checks} checks passed"
     )
 

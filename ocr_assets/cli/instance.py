@@ -83,7 +83,9 @@ def failed_partitions(asset: str, partitions: Sequence[str]) -> list[str]:
     prepare_home()
     with dg.DagsterInstance.get() as instance:
         statuses = instance.get_status_by_partition(
-            dg.AssetKey(asset), list(partitions), dg.StaticPartitionsDefinition(list(partitions))
+            dg.AssetKey.from_user_string(asset),
+            list(partitions),
+            dg.StaticPartitionsDefinition(list(partitions)),
         )
     return [
         key for key, status in (statuses or {}).items() if status == dg.AssetPartitionStatus.FAILED

@@ -14,6 +14,8 @@ import typer
 from ocr_assets.cli.app import (
     Debug,
     EnvFile,
+    OneRiskType,
+    OneRiskTypeOption,
     PlatformOption,
     RiskType,
     RiskTypeOption,
@@ -102,19 +104,20 @@ def run(
         deployment.grid.require_valid(id_)
     deployment.catalog  # noqa: B018 - no catalog: say so before anything else
     if wipe:
-        _wipe(deployment, yes=yes)
+        _wipe([deployment.of(name) for name in risk_type.names], yes=yes)
     from ocr_assets.deployment_runs import materialize_deployment
 
     launcher = _launcher(settings, deployment)
     try:
-        materialize_deployment(
-            launcher,
-            chosen,
-            statistics=summary_stats,
-            pyramid=create_pyramid,
-            retries=process_retries,
-            recompute=recompute,
-        )
+        for risk_name in risk_type.names:
+            materialize_deployment(
+                launcher.of(risk_name),
+                chosen,
+                statistics=summary_stats,
+                pyramid=create_pyramid,
+                retries=process_retries,
+                recompute=recompute,
+            )
     finally:
         print_materialized(launcher)
 
@@ -137,8 +140,10 @@ def process_region(
     deployment.catalog  # noqa: B018 - no catalog: say so before anything else
     launcher = _launcher(settings, deployment)
     try:
-        launcher.materialize(*TEMPLATE)
-        launcher.materialize_regions([region_id], recompute=recompute)
+        for risk_name in risk_type.names:
+            of_type = launcher.of(risk_name)
+            of_type.materialize(*TEMPLATE)
+            of_type.materialize_regions([region_id], recompute=recompute)
     finally:
         print_materialized(launcher)
 
@@ -147,12 +152,16 @@ def _stage(names: tuple[str, ...], summary: str, label: str, *assets: str) -> No
     """Add one command, under each of ``names``, that materializes ``assets``."""
 
     def command(
-        platform: PlatformOption = None, debug: Debug = False, env_file: EnvFile = None
+        platform: PlatformOption = None,
+        risk_type: RiskTypeOption = RiskType.fire,
+        debug: Debug = False,
+        env_file: EnvFile = None,
     ) -> None:
         settings = settings_from(env_file, debug=debug, platform=platform)
         launcher = _launcher(settings, Deployment(settings))
         try:
-            launcher.materialize(label, *assets)
+            for risk_name in risk_type.names:
+                launcher.of(risk_name).materialize(label, *assets)
         finally:
             print_materialized(launcher)
 
@@ -196,16 +205,17 @@ def status(
         list[RegionState] | None,
         typer.Option("--state", help="Show only regions in this state; repeatable."),
     ] = None,
+    risk_type: OneRiskTypeOption = OneRiskType.fire,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     env_file: EnvFile = None,
 ) -> None:
     """Show which regions are done, stale, failed or missing, by version and code."""
     from ocr_assets.cli.instance import failed_partitions
 
-    deployment = Deployment(settings_from(env_file))
+    deployment = Deployment(settings_from(env_file)).of(risk_type.value)
     deployment.catalog  # noqa: B018 - no catalog: say so before anything else
     valid = deployment.grid.valid
-    rows = deployment.region_status(failed_partitions("region_buildings", valid))
+    rows = deployment.region_status(failed_partitions(deployment.key("region_buildings"), valid))
     counts: Counter[str] = Counter(row.state for row in rows)
     if state:
         rows = [row for row in rows if row.state in state]
@@ -214,7 +224,7 @@ def status(
         console.print_json(json.dumps(document))
         return
     print_table(
-        f"{deployment.grid.name}, {deployment.settings.environment} "
+        f"{risk_type.value}, {deployment.grid.name}, {deployment.settings.environment} "
         f"{deployment.settings.version_label}",
         ["region", "state", "version", "code", "buildings", "reason"],
         [
@@ -239,12 +249,14 @@ def _launcher(settings: Settings, deployment: Deployment) -> Launcher:
     return Launcher(deployment, ConsoleProgress(errors), debug=settings.debug)
 
 
-def _wipe(deployment: Deployment, *, yes: bool) -> None:
-    for line in deployment.describe_wipe():
-        errors.print(f"wipe: {line}")
+def _wipe(parts: list[Deployment], *, yes: bool) -> None:
+    for part in parts:
+        for line in part.describe_wipe():
+            errors.print(f"wipe: {line}")
     if not yes and errors.is_terminal and not typer.confirm("Delete this?", err=True):
         raise DeploymentError("nothing was wiped and nothing was run")
-    deployment.wipe()
+    for part in parts:
+        part.wipe()
 
 
 def print_materialized(launcher: Launcher) -> None:

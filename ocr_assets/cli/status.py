@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ocr_assets.cli.app import EnvFile, app, console, print_table, settings_from
+from ocr_assets.regions.risk_type import RISK_NAMES, risk_group
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -81,10 +82,11 @@ def overview(
             counts = run_overview.partition_counts(instance, key)
             row = {"asset": key.to_user_string(), **counts}
             wings.setdefault(asset.group_name, []).append(row)
-    notes = {}
-    if "regions" in wings:
-        regions = _regions(deployment, wings["regions"], notes)
-        wings["regions"] = regions
+    notes: dict[str, str] = {}
+    for risk_name in RISK_NAMES:
+        wing = risk_group(risk_name)
+        if wing in wings:
+            wings[wing] = _regions(deployment.of(risk_name), wing, wings[wing], notes)
     return {
         "environment": settings.environment,
         "version": settings.version_label,
@@ -100,7 +102,7 @@ def overview(
 
 
 def _regions(
-    deployment: Deployment, rows: list[dict[str, Any]], notes: dict[str, str]
+    deployment: Deployment, wing: str, rows: list[dict[str, Any]], notes: dict[str, str]
 ) -> list[dict[str, Any]]:
     """States of the regions: the ledger of the store decides what is done, not the instance."""
     from ocr_assets.cli.instance import failed_partitions
@@ -108,14 +110,15 @@ def _regions(
 
     try:
         deployment.catalog  # noqa: B018 - no catalog: there are no regions to speak of
-        failed = failed_partitions("region_buildings", deployment.grid.valid)
+        asset = deployment.key("region_buildings")
+        failed = failed_partitions(asset, deployment.grid.valid)
         states = Counter(row.state for row in deployment.region_status(failed))
     except CatalogError as error:
-        notes["regions"] = " ".join(str(error).split())
+        notes[wing] = " ".join(str(error).split())
         return rows
     running = max(row["running"] for row in rows)
     found = {state: states.get(state, 0) for state in ("done", "stale", "failed", "missing")}
-    return [{"asset": "regions", **found, "running": running}]
+    return [{"asset": deployment.key("regions"), **found, "running": running}]
 
 
 def _jobs(instance: dg.DagsterInstance, library: VolumeLibrary) -> list[dict[str, Any]]:

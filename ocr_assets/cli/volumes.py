@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -162,6 +163,37 @@ def export(
     console.print(f"{len(files.files)} files: {folder}", highlight=False)
 
 
+@volumes_app.command("pdf")
+def pdf(
+    volume: VolumeArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PDF file to write.")],
+    type_: TypeOption = DEFAULT_TYPE,
+    env_file: EnvFile = None,
+) -> None:
+    """Write the scans of a volume that was read as a PDF whose text can be searched."""
+    from ocr_assets.volumes.archive import VolumeId
+    from ocr_assets.volumes.images import read_pages
+    from ocr_assets.volumes.searchable_pdf import write_pdf
+    from resources.atomic import write_atomic
+
+    library = _library(env_file)
+    record = _record(library, type_, volume)
+    id_ = VolumeId.parse(volume)
+    images = read_pages(library.source(id_), library.manifest(id_).images)
+    missing: list[str] = []
+
+    def fill(file: IO[bytes]) -> None:
+        missing.extend(write_pdf(file, language, images, tables))
+
+    language = _language_tag(library.job_type(type_))
+    with tempfile.TemporaryDirectory(prefix="ocr-pdf-") as folder, closing(images):
+        tables = library.open_text(record, Path(folder))
+        write_atomic(output.absolute(), fill, if_absent=False)
+    console.print(f"{output}: {len(tables) - len(missing)} pages", highlight=False)
+    for name in missing:
+        errors.print(f"left out, as it cannot be decoded: {name}", markup=False, highlight=False)
+
+
 @volumes_app.command("review")
 def review(
     volume: Annotated[
@@ -213,7 +245,6 @@ def review(
 
 def _review_page(library: VolumeLibrary, job_type: JobType, queue: list[ReviewLine]) -> bytes:
     from ocr_assets.volumes.archive import VolumeId
-    from ocr_assets.volumes.markup import Writing
     from ocr_assets.volumes.review_page import review_page
 
     def read(line: ReviewLine) -> bytes:
@@ -221,8 +252,13 @@ def _review_page(library: VolumeLibrary, job_type: JobType, queue: list[ReviewLi
         images = {image.name: image for image in library.manifest(volume).images}
         return library.source(volume).read(images[line.image])
 
-    language = Writing.of(job_type.encoding, job_type.language, {}).language_tag
-    return review_page(job_type.name, language, queue, read)
+    return review_page(job_type.name, _language_tag(job_type), queue, read)
+
+
+def _language_tag(job_type: JobType) -> str:
+    from ocr_assets.volumes.markup import Writing
+
+    return Writing.of(job_type.encoding, job_type.language, {}).language_tag
 
 
 def _library(env_file: Path | None) -> VolumeLibrary:

@@ -14,7 +14,16 @@ from typing import Annotated
 
 import typer
 
-from ocr_assets.cli.app import EnvFile, app, console, errors, print_table, settings_from
+from ocr_assets.cli.app import (
+    EnvFile,
+    OneRiskType,
+    OneRiskTypeOption,
+    app,
+    console,
+    errors,
+    print_table,
+    settings_from,
+)
 from resources.storage import Storage
 
 
@@ -26,7 +35,8 @@ def config(
     """Print the settings in force and the places that follow from them."""
     settings = settings_from(env_file)
     places = {
-        "tables and tiles": settings.output_root,
+        "tables and vector tiles": settings.output_root,
+        "tiles of tree cover": settings.tiles_uri,
         "region risk": settings.icechunk_uri,
         "branch": settings.icechunk_branch,
         "input catalog": settings.catalog_uri,
@@ -79,10 +89,11 @@ def sample(
     ] = None,
     env_file: EnvFile = None,
 ) -> None:
-    """Build synthetic inputs under the storage root, with their catalog, and a sample volume.
+    """Build synthetic inputs under the storage root: regions, imagery of tiles, a sample volume.
 
     Without options this is the sample world: a small window of the CONUS grid with everything the
-    graph needs. With --region-id the rasters are synthetic on the true grid of that region.
+    graph needs, and satellite imagery of two tiles with an env file that makes it the source of
+    scenes. With --region-id the rasters are synthetic on the true grid of that region.
     """
     from ocr_assets.sample.world import build_sample_world
 
@@ -98,24 +109,32 @@ def sample(
     with errors.status("building synthetic inputs"):
         if storage.is_local:
             build(Path(storage.root))
-            _sample_volume(Path(storage.root, "input", "volumes"))
+            volume = _sample_volume(Path(storage.root, "input", "volumes"))
         else:
             with tempfile.TemporaryDirectory(prefix="ocr-sample-") as folder:
                 build(Path(folder))
+                volume = _sample_volume(Path(folder, "input", "volumes"))
                 _upload(Path(folder), storage)
+    if volume is not None:
+        console.print(f"sample volume: {storage.uri(f'input/volumes/{volume}')}", highlight=False)
+    if region_id is None:
+        from ocr_assets.sample.tile_world import SETTINGS, build_sample_tiles
+
+        with errors.status("building synthetic imagery"):
+            imagery = build_sample_tiles(settings.imagery_folder)
+        console.print(f"settings for its imagery: {imagery / SETTINGS}", soft_wrap=True)
     console.print(f"inputs and their catalog: {storage.uri('input/catalog.json')}")
 
 
-def _sample_volume(folder: Path) -> None:
-    """Make the sample volume too, where this machine can set Tibetan text."""
+def _sample_volume(folder: Path) -> str | None:
+    """Make the sample volume too, where this machine can set Tibetan text; its id."""
     from ocr_assets.sample.volume import SampleVolumeError, build_sample_volume
 
     try:
-        volume = build_sample_volume(folder)
+        return build_sample_volume(folder).name
     except SampleVolumeError as error:
         errors.print(f"no sample volume: {error}", highlight=False, soft_wrap=True)
-    else:
-        console.print(f"sample volume: {volume}", highlight=False)
+        return None
 
 
 def _upload(folder: Path, storage: Storage) -> None:
@@ -135,17 +154,19 @@ def map_(
     latest: Annotated[
         bool, typer.Option("--latest", help="Show the published version that readers are given.")
     ] = False,
+    risk_type: OneRiskTypeOption = OneRiskType.fire,
     env_file: EnvFile = None,
 ) -> None:
     """Show the vector tiles on a map, served on 127.0.0.1 until interrupted."""
     from ocr_assets.deployment import Deployment, DeploymentError
     from ocr_assets.map_page.server import ARCHIVE_NAMES, MapServer, PageSettings, StoredArchive
+    from ocr_assets.map_page.subject import page_subject
     from ocr_assets.releases import Releases
 
     settings = settings_from(env_file)
     deployment = Deployment(
         Releases.of(settings).current_settings(settings) if latest else settings
-    )
+    ).of(risk_type.value)
     keys = {name: f"pmtiles/{name}.pmtiles" for name in ARCHIVE_NAMES}
     archives = {
         name: StoredArchive(deployment.storage, key)
@@ -155,10 +176,11 @@ def map_(
     if not archives:
         raise DeploymentError(
             f"there are no vector tiles in {deployment.storage.uri('pmtiles')}; "
-            "make them with `ocr run` first"
+            f"make them with `ocr run --risk-type {risk_type.value}` first"
         )
     page = PageSettings(
-        title="Wildfire risk to buildings",
+        title=deployment.risk.map.title,
+        subject=page_subject(deployment.risk),
         environment=deployment.settings.environment,
         version=deployment.settings.version_label,
         attribution=deployment.attribution,

@@ -1,9 +1,18 @@
 // What can be shown, and how it is coloured.
-// Belongs here: layers, risk scores, colours, the map style. Does not belong here: the document.
+// Belongs here: layers, scores, colours, the map style. Does not belong here: the document.
 
-// Risk scores 0 to 10 of a risk to potential structures (RPS) in percent. Score 0 is no risk; the
-// others begin at these breaks. Values are float32, and so are the breaks they are compared with.
-const BREAKS = [0, 0.01, 0.02, 0.035, 0.06, 0.1, 0.2, 0.5, 1, 3];
+// What the page is about, as its settings say: which properties are scored, in which views, and at
+// which breaks scores begin. Score 0 is none. Values are float32, and so are the breaks that they
+// are compared with.
+export const subject = {};
+
+export function setSubject(given) {
+  Object.assign(subject, given);
+}
+
+export function capitalised(text) {
+  return text[0].toUpperCase() + text.slice(1);
+}
 
 // Grey for none, then a ramp that only grows darker, so it reads without seeing colour.
 export const COLOURS = [
@@ -22,20 +31,6 @@ export const COLOURS = [
 
 const UNKNOWN = "#ffffff";
 
-export const CLIMATES = ["2011", "2047"];
-
-// Property keys are the positions that the tile makers give them: one for each climate, or one
-// for all climates.
-const BUILDING_ROWS = [
-  { label: "Risk to potential structures (RPS)", unit: "%", keys: ["0", "1"] },
-  { label: "Burn probability, with spread", unit: "per year", keys: ["2", "3"] },
-  { label: "Burn probability, wildland only", unit: "per year", keys: ["5", "6"] },
-  { label: "Conditional risk if it burns (CRPS)", unit: "%", keys: ["4"] },
-];
-const REGION_ROWS = [
-  { label: "Mean risk to structures (RPS)", unit: "%", keys: ["1", "2"] },
-  { label: "Median risk to structures (RPS)", unit: "%", keys: ["3", "4"] },
-];
 const region = (id, title, one) => ({
   id,
   title,
@@ -43,13 +38,13 @@ const region = (id, title, one) => ({
   archive: "regions",
   source: id,
   shape: "fill",
-  risk: ["1", "2"],
-  rows: REGION_ROWS,
-  legend: "Score of the mean risk",
+  scored: subject.region_keys,
+  rows: subject.region_rows,
+  legend: `Score of the mean ${subject.noun}`,
   region: true,
 });
 
-export const LAYERS = [
+export const makeLayers = () => [
   {
     id: "buildings",
     title: "Buildings",
@@ -57,9 +52,9 @@ export const LAYERS = [
     archive: "buildings",
     source: "risk",
     shape: "fill",
-    risk: ["0", "1"],
-    rows: BUILDING_ROWS,
-    legend: "Risk score of buildings",
+    scored: subject.building_keys,
+    rows: subject.building_rows,
+    legend: `${capitalised(subject.noun)} score of buildings`,
   },
   {
     id: "centroids",
@@ -68,9 +63,10 @@ export const LAYERS = [
     archive: "building_centroids",
     source: "risk",
     shape: "circle",
-    risk: ["0", "1"],
-    rows: BUILDING_ROWS.slice(0, 1),
-    legend: "Risk score of buildings",
+    // Centroids have the scored properties only.
+    scored: subject.centroid_rows[0].keys,
+    rows: subject.centroid_rows,
+    legend: `${capitalised(subject.noun)} score of buildings`,
   },
   region("counties", "Counties", "County"),
   region("tracts", "Tracts", "Census tract"),
@@ -78,22 +74,23 @@ export const LAYERS = [
   region("states", "States", "State"),
 ];
 
-export function score(rps) {
-  if (!Number.isFinite(rps)) return null;
-  return rps === 0 ? 0 : BREAKS.filter((edge) => Math.fround(edge) <= rps).length;
+export function score(value) {
+  if (!Number.isFinite(value)) return null;
+  return value === 0 ? 0 : subject.breaks.filter((edge) => Math.fround(edge) <= value).length;
 }
 
-// Label of the range of RPS that has a score.
+// Label of the range of values that has a score.
 export function scoreRange(value) {
   if (value === 0) return "0";
-  if (value === 1) return `below ${BREAKS[1]}`;
-  if (value === 10) return `${BREAKS[9]} and above`;
-  return `${BREAKS[value - 1]} to ${BREAKS[value]}`;
+  const { breaks } = subject;
+  if (value === 1) return `below ${breaks[1]}`;
+  if (value === 10) return `${breaks[9]} and above`;
+  return `${breaks[value - 1]} to ${breaks[value]}`;
 }
 
 function colour(key) {
   const value = ["get", key];
-  const steps = BREAKS.slice(1).flatMap((edge, i) => [Math.fround(edge), COLOURS[i + 2]]);
+  const steps = subject.breaks.slice(1).flatMap((edge, i) => [Math.fround(edge), COLOURS[i + 2]]);
   const ramp = ["step", value, COLOURS[1], ...steps];
   return ["case", ["!", ["has", key]], UNKNOWN, ["==", value, 0], COLOURS[0], ramp];
 }
@@ -102,8 +99,8 @@ export function colourProperty(layer) {
   return `${layer.shape}-color`;
 }
 
-export function colourOf(layer, climate) {
-  return colour(layer.risk[CLIMATES.indexOf(climate)]);
+export function colourOf(layer, view) {
+  return colour(layer.scored[subject.views.indexOf(view)]);
 }
 
 // Lowest zoom at which the archive has tiles of a layer, null if it has no such layer.
@@ -113,7 +110,7 @@ export function lowestZoom(layer, archives) {
   return found ? Math.max(found.minzoom, archive.header.minZoom) : null;
 }
 
-export function mapStyle(archives, shown, climate) {
+export function mapStyle(layers, archives, shown, view) {
   const sources = {};
   for (const [name, { header }] of Object.entries(archives)) {
     sources[name] = {
@@ -124,17 +121,16 @@ export function mapStyle(archives, shown, climate) {
       bounds: header.bounds,
     };
   }
-  const layers = [{ id: "ground", type: "background", paint: { "background-color": "#e6eaef" } }];
-  const present = LAYERS.filter((layer) => lowestZoom(layer, archives) !== null);
-  for (const layer of present) {
+  const drawn = [{ id: "ground", type: "background", paint: { "background-color": "#e6eaef" } }];
+  for (const layer of layers) {
     const visibility = layer.id === shown ? "visible" : "none";
-    layers.push(surface(layer, climate, visibility));
-    if (layer.shape === "fill") layers.push(outline(layer, visibility));
+    drawn.push(surface(layer, view, visibility));
+    if (layer.shape === "fill") drawn.push(outline(layer, visibility));
   }
   // Borders lie over the areas and under nothing, so that a place is found on a map without names.
   for (const [id, source, width] of [["county", "counties", 0.6], ["state", "states", 1.4]]) {
-    if (!present.some((layer) => layer.source === source)) continue;
-    layers.push({
+    if (!layers.some((layer) => layer.source === source)) continue;
+    drawn.push({
       id: `${id}-borders`,
       type: "line",
       source: "regions",
@@ -142,12 +138,12 @@ export function mapStyle(archives, shown, climate) {
       paint: { "line-color": "#7b8794", "line-width": width },
     });
   }
-  for (const layer of present) layers.push(mark(layer));
-  return { version: 8, sources, layers };
+  for (const layer of layers) drawn.push(mark(layer));
+  return { version: 8, sources, layers: drawn };
 }
 
-function surface(layer, climate, visibility) {
-  const paint = { [colourProperty(layer)]: colourOf(layer, climate) };
+function surface(layer, view, visibility) {
+  const paint = { [colourProperty(layer)]: colourOf(layer, view) };
   if (layer.shape === "circle") {
     paint["circle-radius"] = ["interpolate", ["linear"], ["zoom"], 4, 1.5, 10, 2.5, 14, 5, 18, 9];
     paint["circle-stroke-color"] = "#3b4754";

@@ -1,7 +1,15 @@
 // The map page: opens the archives, draws them, and answers clicks and switches.
 // Belongs here: what happens when. Does not belong here: colours and layers, the document, archives.
 
-import { CLIMATES, LAYERS, colourOf, colourProperty, lowestZoom, mapStyle } from "./layers.js";
+import {
+  colourOf,
+  colourProperty,
+  lowestZoom,
+  makeLayers,
+  mapStyle,
+  setSubject,
+  subject,
+} from "./layers.js";
 import { element, showFeature, showLegend } from "./panel.js";
 import { Archive } from "./pmtiles.js";
 
@@ -17,6 +25,7 @@ const say = (state) => {
 async function start() {
   say("busy");
   const settings = await (await fetch("config.json")).json();
+  setSubject(settings.subject);
   describe(settings);
   const opened = await Promise.all(
     Object.entries(settings.archives).map(async ([name, url]) => [
@@ -25,10 +34,10 @@ async function start() {
     ]),
   );
   const archives = Object.fromEntries(opened);
-  const present = LAYERS.filter((layer) => lowestZoom(layer, archives) !== null);
+  const present = makeLayers().filter((layer) => lowestZoom(layer, archives) !== null);
   if (!present.length) throw new Error("the archives hold no known layer");
-  const view = { layer: present[0], climate: CLIMATES[0], chosen: null };
-  const map = draw(archives, view);
+  const view = { layer: present[0], name: subject.views[0], chosen: null };
+  const map = draw(settings, present, archives, view);
   await map.once("style.load");
 
   const refresh = () => {
@@ -38,7 +47,7 @@ async function start() {
     part("hint").textContent = `Zoom in to see ${view.layer.title.toLowerCase()}`;
     if (view.chosen) {
       const { feature, position } = view.chosen;
-      showFeature(part("details"), view.layer, feature, view.climate, position);
+      showFeature(part("details"), view.layer, feature, view.name, position);
     }
   };
   const choose = (feature, position) => {
@@ -58,13 +67,13 @@ async function start() {
     for (const id of [layer.id, `${layer.id}-outline`]) {
       if (map.getLayer(id)) map.setLayoutProperty(id, "visibility", "visible");
     }
-    map.setPaintProperty(layer.id, colourProperty(layer), colourOf(layer, view.climate));
+    map.setPaintProperty(layer.id, colourProperty(layer), colourOf(layer, view.name));
     refresh();
   });
-  const climates = CLIMATES.map((climate) => ({ id: climate, title: climate }));
-  switches(part("climates"), "climate", climates, climates[0], ({ id }) => {
+  const views = subject.views.map((name) => ({ id: name, title: name }));
+  switches(part("views"), "view", views, views[0], ({ id }) => {
     say("busy");
-    view.climate = id;
+    view.name = id;
     map.setPaintProperty(view.layer.id, colourProperty(view.layer), colourOf(view.layer, id));
     refresh();
   });
@@ -98,6 +107,8 @@ async function start() {
 function describe(settings) {
   document.title = settings.title;
   part("title").textContent = settings.title;
+  part("views-title").textContent = subject.views_title;
+  part("quantity").textContent = subject.quantity;
   const release = settings.version ? `version ${settings.version}` : "unversioned";
   part("release").textContent = `${settings.environment} · ${release}`;
   part("notice").textContent = settings.notice;
@@ -108,7 +119,7 @@ function describe(settings) {
   showLegend(part("legend"));
 }
 
-function draw(archives, view) {
+function draw(settings, layers, archives, view) {
   maplibregl.addProtocol("archive", async ({ url }, { signal }) => {
     const [, name, z, x, y] = url.match(ARCHIVE_ADDRESS);
     const data = await archives[name].tile(Number(z), Number(x), Number(y), signal);
@@ -116,7 +127,7 @@ function draw(archives, view) {
   });
   const map = new maplibregl.Map({
     container: "map",
-    style: mapStyle(archives, view.layer.id, view.climate),
+    style: mapStyle(layers, archives, view.layer.id, view.name),
     bounds: archives[view.layer.archive].header.bounds,
     fitBoundsOptions: { padding: 24, maxZoom: 16 },
     hash: "view",
@@ -126,7 +137,7 @@ function draw(archives, view) {
     touchPitch: false,
     renderWorldCopies: false,
     attributionControl: false,
-    locale: { "Map.Title": "Map of wildfire risk" },
+    locale: { "Map.Title": `Map: ${settings.title}` },
   });
   map.touchZoomRotate.disableRotation();
   map.addControl(new maplibregl.NavigationControl({ showCompass: false }), "top-right");

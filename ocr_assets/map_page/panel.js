@@ -1,7 +1,7 @@
 // The panel beside the map: legend, and values of the chosen feature.
 // Belongs here: the document. Does not belong here: the map.
 
-import { CLIMATES, COLOURS, score, scoreRange } from "./layers.js";
+import { COLOURS, capitalised, score, scoreRange, subject } from "./layers.js";
 
 const numbers = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const counts = new Intl.NumberFormat("en");
@@ -35,9 +35,9 @@ export function showLegend(place) {
   place.replaceChildren(...items);
 }
 
-export function showFeature(place, layer, feature, climate, position) {
+export function showFeature(place, layer, feature, view, position) {
   const { properties } = feature;
-  const chosen = CLIMATES.indexOf(climate);
+  const chosen = subject.views.indexOf(view);
   place.replaceChildren(
     element("h2", { text: title(layer, properties) }),
     headline(layer, properties, chosen),
@@ -48,18 +48,18 @@ export function showFeature(place, layer, feature, climate, position) {
 }
 
 function title(layer, properties) {
-  const name = properties["9"];
-  const state = properties["10"] ? ` (${properties["10"]})` : "";
+  const [name, short] = layer.region ? subject.name_keys.map((key) => properties[key]) : [];
+  const state = short ? ` (${short})` : "";
   return name ? `${layer.one}: ${name}${state}` : layer.one;
 }
 
 function headline(layer, properties, chosen) {
-  const value = score(properties[layer.risk[chosen]]);
-  const climate = CLIMATES[chosen];
+  const value = score(properties[layer.scored[chosen]]);
+  const { noun, views } = subject;
   if (value === null) {
-    return element("p", { className: "headline", text: `No risk value for ${climate}` });
+    return element("p", { className: "headline", text: `No ${noun} value for ${views[chosen]}` });
   }
-  const kind = layer.region ? "Mean risk: score" : "Risk score";
+  const kind = layer.region ? `Mean ${noun}: score` : `${capitalised(noun)} score`;
   const badge = swatch(value, "badge");
   badge.textContent = value;
   badge.classList.toggle("on-dark", value > 4);
@@ -67,18 +67,19 @@ function headline(layer, properties, chosen) {
     "p",
     { className: "headline" },
     badge,
-    element("span", {}, element("strong", { text: `${kind} ${value} of 10` }), ` in ${climate}`),
+    element("span", {}, element("strong", { text: `${kind} ${value} of 10` }), ` in ${views[chosen]}`),
   );
 }
 
 function values(layer, properties, chosen) {
   const table = element("table");
   const head = element("tr", {}, element("td"));
-  CLIMATES.forEach((climate, i) => {
+  subject.views.forEach((view, i) => {
     const className = i === chosen ? "chosen" : "";
-    head.append(element("th", { scope: "col", className, text: climate }));
+    head.append(element("th", { scope: "col", className, text: view }));
   });
-  table.append(element("caption", { className: "hidden", text: "Values by climate" }), head);
+  const caption = `Values by ${subject.views_title.toLowerCase()}`;
+  table.append(element("caption", { className: "hidden", text: caption }), head);
   for (const row of layer.rows) {
     const label = element(
       "th",
@@ -91,7 +92,7 @@ function values(layer, properties, chosen) {
       const text = Number.isFinite(value) ? numbers.format(value) : "no value";
       const forAll = row.keys.length === 1;
       const cell = element("td", { className: forAll || i === chosen ? "chosen" : "", text });
-      if (forAll) cell.colSpan = CLIMATES.length;
+      if (forAll) cell.colSpan = subject.views.length;
       cell.dataset.key = key;
       line.append(cell);
     });
@@ -101,7 +102,7 @@ function values(layer, properties, chosen) {
 }
 
 function histogram(properties, chosen) {
-  const tally = JSON.parse(properties[["5", "6"][chosen]] ?? "[]");
+  const tally = JSON.parse(properties[subject.histogram_keys[chosen]] ?? "[]");
   const most = Math.max(1, ...tally);
   const bars = tally.map((count, value) => {
     const column = element("span", { className: "column" });
@@ -122,7 +123,7 @@ function histogram(properties, chosen) {
   return element(
     "section",
     { className: "histogram" },
-    element("h3", { text: `Buildings by risk score, ${CLIMATES[chosen]}` }),
+    element("h3", { text: `Buildings by ${subject.noun} score, ${subject.views[chosen]}` }),
     element("ol", {}, ...bars),
   );
 }
@@ -131,7 +132,8 @@ function facts(layer, properties, position) {
   if (!layer.region) {
     return `At ${degrees(position.lat, "N", "S")}, ${degrees(position.lng, "E", "W")}`;
   }
-  return `Buildings: ${counts.format(properties["0"])} · GEOID: ${properties["7"]}`;
+  const count = counts.format(properties[subject.count_key]);
+  return `Buildings: ${count} · GEOID: ${properties[subject.code_key]}`;
 }
 
 function degrees(value, positive, negative) {

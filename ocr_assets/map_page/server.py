@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ocr_assets.map_page.ranges import UnsatisfiableRangeError, requested_range
+from ocr_assets.map_page.subject import PageSubject
 from resources.storage import ObjectInfo, Storage
 
 ARCHIVE_NAMES = ("buildings", "building_centroids", "regions")
@@ -88,6 +89,7 @@ class PageSettings:
 
     Attributes:
         title: heading of the page.
+        subject: what is shown.
         environment: deployment environment the archives belong to.
         version: version of the data, empty if there is none.
         attribution: sources of the data, one line each.
@@ -95,6 +97,7 @@ class PageSettings:
     """
 
     title: str
+    subject: PageSubject
     environment: str
     version: str = ""
     attribution: tuple[str, ...] = ()

@@ -1,8 +1,10 @@
 """Fire weather of an hour: humidity, wind over the earth, the Fosberg index, direction classes.
 
-Belongs here: formulas of one hour at one place, and the classes of wind directions. Every formula
-is there once, for single values; the public functions apply them to arrays.
-Does not belong here: anything over time (``wind_climate.py``), and files.
+Belongs here: formulas of one hour at one place, the classes of wind directions, and the loop that
+counts many hours of many cells in. Every formula is there once, for single values; the public
+functions apply them to arrays. The loop is here because Numba, which keeps what it has compiled,
+notices changes of the same file only.
+Does not belong here: what follows from the counts (``wind_climate.py``), and files.
 
 The Fosberg fire weather index (Fosberg 1978) says how far weather would drive a fire, from the
 equilibrium moisture of fine dead fuel and from the wind. It comes in two forms. ``standard`` is the
@@ -27,6 +29,12 @@ Form = Literal["standard", "published"]
 
 CALM = 0.5
 """Metres per second; slower wind has no direction, and is given 0 degrees."""
+
+FIRE_WEATHER = 50.0
+"""Standard Fosberg index above which an hour is fire weather for the hazard.
+
+The Storm Prediction Center of the United States takes values of 50 or greater to be significant on
+a national scale."""
 
 NO_DIRECTION = 255
 """Class of a direction that is NaN."""
@@ -54,7 +62,7 @@ def relative_humidity(
     broadcast.
     """
     clip = method != "published"
-    return _elementwise(humidity_of, clip, temperature, dew_point)
+    return _elementwise(_humidity_of, clip, temperature, dew_point)
 
 
 def earth_wind(
@@ -88,7 +96,7 @@ def wind_from_direction(eastward: ArrayLike, northward: ArrayLike) -> NDArray[np
 
     Wind from due north is 360; 0 stands for wind below :data:`CALM`. Arguments broadcast.
     """
-    return _elementwise(direction_of, True, eastward, northward)
+    return _elementwise(_direction_of, True, eastward, northward)
 
 
 def fosberg_index(
@@ -130,7 +138,8 @@ def _elementwise(function: Any, option: bool, *values: ArrayLike) -> NDArray[np.
     arrays = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in values))
     flat = [np.ascontiguousarray(array).ravel() for array in arrays]
     result = np.empty(flat[0].size)
-    (_apply_2 if len(flat) == 2 else _apply_3)(function, *flat, option, result)
+    apply: Any = _apply_2 if len(flat) == 2 else _apply_3
+    apply(function, *flat, option, result)
     return result.reshape(arrays[0].shape)
 
 
@@ -147,8 +156,7 @@ def _apply_3(function, first, second, third, option, result):
 
 
 @njit(cache=True, nogil=True)
-def humidity_of(temperature, dew_point, clip):
-    """:func:`relative_humidity` of one hour; ``clip`` as the corrected method does."""
+def _humidity_of(temperature, dew_point, clip):
     # Of Sonntag's two pressures the constant factors cancel out.
     if dew_point > temperature:
         return 100.0 if clip else np.nan
@@ -164,8 +172,7 @@ def humidity_of(temperature, dew_point, clip):
 
 
 @njit(cache=True, nogil=True)
-def direction_of(eastward, northward, calm_is_zero):
-    """:func:`wind_from_direction` of one hour."""
+def _direction_of(eastward, northward, calm_is_zero):
     if math.sqrt(eastward * eastward + northward * northward) < CALM and calm_is_zero:
         return 0.0
     direction = (270.0 - math.degrees(math.atan2(northward, eastward))) % 360.0
@@ -173,7 +180,7 @@ def direction_of(eastward, northward, calm_is_zero):
 
 
 @njit(cache=True, nogil=True)
-def dampening_of(humidity, temperature):
+def _dampening_of(humidity, temperature):
     """How much of its energy a fuel keeps at its equilibrium moisture: 1 bone-dry, NaN unknown."""
     fahrenheit = (temperature - 273.15) * 1.8 + 32.0
     if humidity < 0.0 or humidity > 100.0 or humidity != humidity:
@@ -194,8 +201,7 @@ def dampening_of(humidity, temperature):
 
 
 @njit(cache=True, nogil=True)
-def index_of(dampening, speed, published):
-    """The Fosberg index of a :func:`dampening_of` and a wind speed in m/s."""
+def _index_of(dampening, speed, published):
     if published:
         return dampening * math.sqrt(1.0 + speed * speed)
     mph = speed * _MPH
@@ -204,4 +210,90 @@ def index_of(dampening, speed, published):
 
 @njit(cache=True, nogil=True)
 def _fosberg_of(humidity, temperature, speed, published):
-    return index_of(dampening_of(humidity, temperature), speed, published)
+    return _index_of(_dampening_of(humidity, temperature), speed, published)
+
+
+@njit(cache=True, nogil=True)
+def count_hours(
+    temperature,
+    dew_point,
+    along_x,
+    along_y,
+    cosine,
+    sine,
+    clip,
+    published,
+    top,
+    classes,
+    gusts,
+    counts,
+    directions,
+    vectors,
+):
+    """Count the hours of some cells into what is known of them.
+
+    ``temperature`` to ``along_y``: ``[time, cell]``, as :data:`wind_climate.HOURLY`; ``cosine`` and
+    ``sine``: see :func:`earth_wind`; ``clip`` and ``published``: of the method. The others are the
+    state of the cells that :mod:`ocr_assets.regions.wind_climate` describes.
+    """
+    size = top.shape[1]
+    for hour in range(temperature.shape[0]):
+        for cell in range(temperature.shape[1]):
+            t, u, v = np.float64(temperature[hour, cell]), along_x[hour, cell], along_y[hour, cell]
+            speed = math.sqrt(np.float64(u) * u + np.float64(v) * v)
+            humidity = _humidity_of(t, np.float64(dew_point[hour, cell]), clip)
+            dampening = _dampening_of(humidity, t)
+            index = np.float32(_index_of(dampening, speed, published))
+            if index != index:
+                continue
+            seen = counts[cell, 0]
+            counts[cell, 0] += 1
+            fire = _index_of(dampening, speed, False) > FIRE_WEATHER
+            high = seen < size or index > top[cell, 0]
+            if not (fire or high):
+                continue
+            east = u * cosine[cell] - v * sine[cell]
+            north = v * cosine[cell] + u * sine[cell]
+            degrees = _direction_of(east, north, True)
+            direction = np.uint8(int((degrees + 22.5) // 45.0) % 8)
+            if high:
+                _push(top[cell], classes[cell], seen, index, direction)
+            if fire:
+                found = counts[cell, 1]
+                counts[cell, 1] += 1
+                if found < size or speed > gusts[cell, 0]:
+                    _push(gusts[cell], classes[cell, :0], found, speed, direction)
+                directions[cell, direction] += 1
+                vectors[cell, 0] += east / speed
+                vectors[cell, 1] += north / speed
+
+
+@njit(cache=True, nogil=True)
+def _push(heap, companions, count, value, companion):
+    """Put a value into a heap, in place of its smallest if it is full; companions go along."""
+    size, paired = heap.size, companions.size > 0
+    if count < size:
+        place = count
+        while place > 0 and heap[(place - 1) // 2] > value:
+            parent = (place - 1) // 2
+            heap[place] = heap[parent]
+            if paired:
+                companions[place] = companions[parent]
+            place = parent
+    else:
+        place = 0
+        while True:
+            child = 2 * place + 1
+            if child >= size:
+                break
+            if child + 1 < size and heap[child + 1] < heap[child]:
+                child += 1
+            if heap[child] >= value:
+                break
+            heap[place] = heap[child]
+            if paired:
+                companions[place] = companions[child]
+            place = child
+    heap[place] = value
+    if paired:
+        companions[place] = companion

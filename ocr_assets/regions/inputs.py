@@ -48,7 +48,7 @@ DESCRIPTIONS: Mapping[str, str] = {
         for climate, name in BURN_PROBABILITY_30M.items()
     },
     CONDITIONAL_RISK: "Conditional risk and risk to structures, 30 m, percent; Scott et al. 2024.",
-    WIND: "Share of fire-weather hours by wind direction on the 4 km grid; from CONUS404.",
+    WIND: "Wind in fire weather on the 4 km grid: how often, how strong, from where; CONUS404.",
     BUILDINGS: "Building footprints with their census codes; Overture Maps and TIGER blocks.",
     **{name: f"Outlines of level {level}; US Census." for level, name in GEOGRAPHIES.items()},
 }

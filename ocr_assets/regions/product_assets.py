@@ -5,8 +5,9 @@ see. Does not belong here: the regions themselves (``assets.py``), science, or w
 stored.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,36 @@ import dagster as dg
 
 from ocr_assets.deployment import Deployment
 from ocr_assets.geoparquet import Source
-from ocr_assets.lineage import code_version, content_hash
+from ocr_assets.needs import AGGREGATION, PYRAMID, STATISTICS, VECTOR_TILES
+from ocr_assets.region_products import (
+    LEVEL_MEANS,
+    MEANS_AGREE,
+    make_building_tiles,
+    make_buildings,
+    make_pyramid,
+    make_regional_tiles,
+    make_statistics,
+)
 from ocr_assets.regions import inputs
-from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
 from ocr_assets.regions.buildings import building_schema
 from ocr_assets.regions.geographies import LEVELS
 from ocr_assets.regions.input_assets import input_key
-from ocr_assets.regions.pyramid import PyramidReport, build_pyramid, level_means_agree
-from ocr_assets.regions.risk_type import RISK_NAMES, RiskType
-from ocr_assets.regions.statistics import statistics_schema, write_statistics
-from ocr_assets.regions.vector_tiles import (
-    TileReport,
-    building_centroid_tiles,
-    building_tiles,
-    regional_tiles,
-)
+from ocr_assets.regions.risk_type import RiskType, risk_group
+from ocr_assets.regions.statistics import statistics_schema
+from ocr_assets.regions.vector_tiles import TileReport, building_centroid_tiles, building_tiles
 from ocr_assets.ui_metadata import column_schema
-from resources.io_managers import KEY, Artefact, StoredFile, StoredTable
-from resources.scratch import Scratch
-
-TILE_MODULES = (
-    "regions/geojson_lines.py",
-    "regions/pmtiles.py",
-    "regions/risk_type.py",
-    "regions/tippecanoe.py",
-    "regions/vector_tiles.py",
+from resources.cluster import Cluster, Stage
+from resources.io_managers import (
+    KEY,
+    Artefact,
+    FileIOManager,
+    FolderIOManager,
+    StorageIOManager,
+    Stored,
+    StoredFile,
+    StoredTable,
+    TableIOManager,
+    store_made,
 )
 
 
@@ -52,14 +58,9 @@ def op_name(risk: RiskType, name: str) -> str:
     return risk.key(name).replace("/", "__")
 
 
-def group(risk_name: str) -> str:
-    """Group of the assets of a type of risk."""
-    return "regions" if risk_name == RISK_NAMES[0] else f"regions_{risk_name}"
-
-
 def common(risk: RiskType) -> dict[str, Any]:
     """What all assets of a type of risk have in common."""
-    return {"group_name": group(risk.name), "owners": ["team:climate-risk"]}
+    return {"group_name": risk_group(risk.name), "owners": ["team:climate-risk"]}
 
 
 def product_assets(risk: RiskType) -> list[dg.AssetsDefinition]:
@@ -91,34 +92,14 @@ def _buildings(risk: RiskType) -> dg.AssetsDefinition:
         **common(risk),
     )
     def buildings(
-        deployment: dg.ResourceParam[Deployment], scratch: dg.ResourceParam[Scratch]
-    ) -> Artefact:
+        context: dg.AssetExecutionContext,
+        deployment: dg.ResourceParam[Deployment],
+        cluster: dg.ResourceParam[Cluster],
+        tables: dg.ResourceParam[TableIOManager],
+    ) -> Stored:
         """All buildings, partitioned by state and county, in spatial order within each county."""
-        started = time.perf_counter()
-        deployment = deployment.of(risk.name)
-        ledger = deployment.current_ledger()
-        lineage = deployment.lineage(
-            code_version("geoparquet.py", "regions/building_partitions.py"),
-            {region_id: entry["buildings"]["sha256"] for region_id, entry in ledger.items()},
-        )
-        sources = {
-            region_id: deployment.storage.source(entry["buildings"]["key"])
-            for region_id, entry in ledger.items()
-        }
-        folder = scratch.folder() / "buildings"
-        files, report = partition_buildings(risk, sources, folder, lineage)
-        return Artefact(
-            files,
-            lineage,
-            {
-                "rows": report.rows_out,
-                "dagster/row_count": report.rows_out,
-                "regions": len(ledger),
-                "regions not done": len(deployment.grid.valid) - len(ledger),
-                "report": report.to_dict(),
-                "seconds": time.perf_counter() - started,
-            },
-        )
+        key, make = risk.key("buildings"), partial(make_buildings, deployment.of(risk.name))
+        return _made(context, cluster, AGGREGATION, tables, {key: make})[key]
 
     return buildings
 
@@ -152,53 +133,39 @@ def _statistics(risk: RiskType) -> dg.AssetsDefinition:
         },
     )
     def risk_statistics(
+        context: dg.AssetExecutionContext,
         buildings: StoredTable,
         deployment: dg.ResourceParam[Deployment],
-        scratch: dg.ResourceParam[Scratch],
-    ) -> Iterator[dg.Output[Artefact]]:
-        folder = scratch.folder()
-        deployment = deployment.of(risk.name)
-        method = deployment.settings.method
+        cluster: dg.ResourceParam[Cluster],
+        files: dg.ResourceParam[FileIOManager],
+    ) -> Iterator[dg.Output[Stored]]:
+        keys = {level: risk.key(f"statistics/{level}.parquet") for level in LEVELS}
+        make = {
+            keys[level]: partial(make_statistics, deployment.of(risk.name), buildings, level)
+            for level in LEVELS
+        }
+        made = _made(context, cluster, STATISTICS, files, make)
         for level in LEVELS:
-            started = time.perf_counter()
-            lineage = deployment.lineage(
-                code_version("geoparquet.py", "regions/geographies.py", "regions/statistics.py"),
-                {
-                    "buildings": buildings.fingerprint,
-                    **deployment.fingerprints(inputs.GEOGRAPHIES[level]),
-                },
-                {"method": method},
-            )
-            path = folder / f"{level}.parquet"
-            report = write_statistics(
-                risk,
-                path,
-                open_buildings(risk, *buildings.places()),
-                level,
-                deployment.geographies(level),
-                method,
-                lineage,
-            )
-            metadata = {
-                "rows": report.geographies,
-                "dagster/row_count": report.geographies,
-                "report": report.to_dict(),
-                "seconds": time.perf_counter() - started,
-            }
-            yield dg.Output(Artefact.single(path, lineage, metadata), level)
+            yield dg.Output(made[keys[level]], level)
 
     return risk_statistics
 
 
-def _tiles(report: TileReport, started: float) -> dict[str, Any]:
-    return {
-        "features": report.features,
-        "left out": report.left_out,
-        "layers": report.layers,
-        "zooms": [report.min_zoom, report.max_zoom],
-        "bounds": list(report.bounds),
-        "seconds": time.perf_counter() - started,
-    }
+def _made(
+    context: dg.AssetExecutionContext,
+    cluster: Cluster,
+    stage: Stage,
+    manager: StorageIOManager,
+    products: Mapping[str, Callable[[Path], Artefact]],
+) -> dict[str, Stored]:
+    """Let a cluster make products and store them; each is known by its key."""
+    name = f"{context.op_handle.name}-{context.run.run_id}"
+    store = partial(store_made, manager, products)
+    made = dict(cluster.map(store, products, stage=stage, name=name))
+    for result in made.values():
+        if isinstance(result, Exception):
+            raise result
+    return {key: stored for key, stored in made.items() if isinstance(stored, Stored)}
 
 
 def _building_archive(
@@ -208,6 +175,7 @@ def _building_archive(
     make: Callable[[RiskType, Sequence[Source], Path], TileReport],
 ) -> dg.AssetsDefinition:
     """An archive of vector tiles that is made from all buildings."""
+    key = risk.key(f"pmtiles/{name}s.pmtiles")
 
     @dg.asset(
         key=asset_key(risk, f"{name}_pmtiles"),
@@ -215,26 +183,25 @@ def _building_archive(
         ins={"buildings": dg.AssetIn(asset_key(risk, "buildings"))},
         io_manager_key="files",
         kinds={"pmtiles"},
-        metadata={KEY: risk.key(f"pmtiles/{name}s.pmtiles")},
+        metadata={KEY: key},
         **common(risk),
     )
     def archive(
+        context: dg.AssetExecutionContext,
         buildings: StoredTable,
         deployment: dg.ResourceParam[Deployment],
-        scratch: dg.ResourceParam[Scratch],
-    ) -> Artefact:
-        started = time.perf_counter()
-        path = scratch.folder() / f"{name}s.pmtiles"
-        lineage = deployment.of(risk.name).lineage(
-            code_version(*TILE_MODULES), {"buildings": buildings.fingerprint}
-        )
-        report = make(risk, buildings.sources(), path)
-        return Artefact.single(path, lineage, _tiles(report, started))
+        cluster: dg.ResourceParam[Cluster],
+        files: dg.ResourceParam[FileIOManager],
+    ) -> Stored:
+        tile = partial(make_building_tiles, deployment.of(risk.name), buildings, make)
+        return _made(context, cluster, VECTOR_TILES, files, {key: tile})[key]
 
     return archive
 
 
 def _regional_archive(risk: RiskType) -> dg.AssetsDefinition:
+    key = risk.key("pmtiles/regions.pmtiles")
+
     @dg.asset(
         key=asset_key(risk, "regional_pmtiles"),
         description=(
@@ -243,23 +210,19 @@ def _regional_archive(risk: RiskType) -> dg.AssetsDefinition:
         ins={level: dg.AssetIn(asset_key(risk, f"risk_statistics/{level}")) for level in LEVELS},
         io_manager_key="files",
         kinds={"pmtiles"},
-        metadata={KEY: risk.key("pmtiles/regions.pmtiles")},
+        metadata={KEY: key},
         **common(risk),
     )
     def regional_pmtiles(
+        context: dg.AssetExecutionContext,
         deployment: dg.ResourceParam[Deployment],
-        scratch: dg.ResourceParam[Scratch],
+        cluster: dg.ResourceParam[Cluster],
+        files: dg.ResourceParam[FileIOManager],
         **statistics: StoredFile,
-    ) -> Artefact:
-        started = time.perf_counter()
-        path = scratch.folder() / "regions.pmtiles"
-        lineage = deployment.of(risk.name).lineage(
-            code_version(*TILE_MODULES),
-            {level: statistics[level].fingerprint for level in LEVELS},
-        )
-        sources = {level: statistics[level].source() for level in LEVELS}
-        report = regional_tiles(risk, sources, path)
-        return Artefact.single(path, lineage, _tiles(report, started))
+    ) -> Stored:
+        levels = {level: statistics[level] for level in LEVELS}
+        tile = partial(make_regional_tiles, deployment.of(risk.name), levels)
+        return _made(context, cluster, VECTOR_TILES, files, {key: tile})[key]
 
     return regional_pmtiles
 
@@ -287,49 +250,17 @@ def _pyramid(risk: RiskType) -> dg.AssetsDefinition:
         **common(risk),
     )
     def pyramid(
+        context: dg.AssetExecutionContext,
         deployment: dg.ResourceParam[Deployment],
-        scratch: dg.ResourceParam[Scratch],
-    ) -> Iterator[dg.Output[Artefact] | dg.AssetCheckResult]:
-        started = time.perf_counter()
-        deployment = deployment.of(risk.name)
-        ledger = deployment.current_ledger()
-        lineage = deployment.lineage(
-            code_version("regions/pyramid.py"),
-            {region_id: content_hash(entry) for region_id, entry in ledger.items()},
-        )
-        folder = scratch.folder() / "pyramid.zarr"
-        report = build_pyramid(
-            deployment.regions.dataset(),
-            folder,
-            risk.averaged,
-            attributes={"lineage": lineage},
-            regions=[deployment.regions.regions[region_id] for region_id in ledger],
-        )
-        files = {
-            path.relative_to(folder).as_posix(): path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        native = report.levels[0]
-        metadata = {
-            "pixels": native.rows * native.cols,
-            "levels": len(report.levels),
-            "level means": dg.MetadataValue.md(_level_table(report)),
-            "seconds": time.perf_counter() - started,
-        }
-        yield dg.Output(Artefact(files, lineage, metadata))
-        yield dg.AssetCheckResult(passed=level_means_agree(report))
+        cluster: dg.ResourceParam[Cluster],
+        folders: dg.ResourceParam[FolderIOManager],
+    ) -> Iterator[dg.Output[Stored] | dg.AssetCheckResult]:
+        make = {risk.key("pyramid"): partial(make_pyramid, deployment.of(risk.name))}
+        (made,) = _made(context, cluster, PYRAMID, folders, make).values()
+        metadata = dict(made.metadata)
+        agree = metadata.pop(MEANS_AGREE)
+        metadata[LEVEL_MEANS] = dg.MetadataValue.md(metadata[LEVEL_MEANS])
+        yield dg.Output(replace(made, metadata=metadata))
+        yield dg.AssetCheckResult(passed=agree)
 
     return pyramid
-
-
-def _level_table(report: PyramidReport) -> str:
-    names = list(report.levels[0].means)
-    rows = [
-        "| level | rows | columns | " + " | ".join(f"mean {name}" for name in names) + " |",
-        "|---" * (3 + len(names)) + "|",
-    ]
-    for level in report.levels:
-        means = " | ".join(f"{level.means[name]:.6g}" for name in names)
-        rows.append(f"| {level.level} | {level.rows} | {level.cols} | {means} |")
-    return "\n".join(rows)

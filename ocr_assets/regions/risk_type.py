@@ -119,7 +119,7 @@ class RiskType:
         scores: the scores 0 to 10 of the variables that stand for the risk as a whole.
         categories: further classes.
         averaged: variables of the pyramid.
-        kept: variables that must have a value, but for the surroundings of gaps, wherever others do.
+        kept: variables that must have a value, but around gaps, wherever these others have one.
         seamless: continuous variables, which make no step at the border of two regions.
         rasters: names of the input rasters, out of those that the catalog has.
         compute: the variables over a region, from the opened rasters.
@@ -163,6 +163,11 @@ class RiskType:
     def key(self, name: str) -> str:
         """An asset or place of this type, by the name that it has in every type."""
         return risk_key(self.name, name)
+
+
+def risk_group(risk_name: str) -> str:
+    """Group of the assets of a type."""
+    return "_".join(reversed(risk_key(risk_name, "regions").split("/")))
 
 
 def risk_key(risk_name: str, name: str) -> str:

@@ -155,7 +155,7 @@ def write_statistics(
 
 @dataclass(frozen=True)
 class _Statistics:
-    """Statistics of ``k`` groups; ``values`` by column name, ``histograms`` (k, classes) by their name."""
+    """Statistics of ``k`` groups; ``values`` and ``histograms`` (k, classes) by column name."""
 
     codes: list[str]
     count: NDArray[np.int64]
@@ -336,8 +336,7 @@ def _statistics(
 
 
 def _joined(
-    risk: RiskType,
-    found: _Statistics, outlines: pa.Table, level: Level
+    risk: RiskType, found: _Statistics, outlines: pa.Table, level: Level
 ) -> tuple[pa.Table, StatisticsReport]:
     """The statistics beside names and outlines: all rows of both, by code."""
     codes = pa.array(found.codes, pa.string())

@@ -35,13 +35,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ocr_assets.regions.fire_weather import (
+    FIRE_WEATHER,
     Form,
     axis_angle,
-    dampening_of,
-    direction_of,
-    humidity_of,
+    count_hours,
     index_form,
-    index_of,
 )
 from ocr_assets.regions.kernels import DIRECTIONS, Method
 
@@ -50,12 +48,6 @@ HOURLY = ("T2", "TD2", "U10", "V10")
 
 QUANTILE = 0.99
 """Of the index over all hours: what is above is the fire weather of the distribution."""
-
-FIRE_WEATHER = 50.0
-"""Standard Fosberg index above which an hour is fire weather for the hazard.
-
-The Storm Prediction Center of the United States takes values of 50 or greater to be significant on
-a national scale."""
 
 STATE_BYTES = 1_200_000_000
 """Most bytes that are kept of a block of cells, besides the piece of time that is read."""
@@ -201,7 +193,8 @@ def _rotation(hourly: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float
             "x, so its wind cannot be turned to north"
         )
     crs = pyproj.CRS.from_user_input(attributes["crs_wkt"])
-    angle = axis_angle(*np.meshgrid(hourly["x"].values, hourly["y"].values), crs)
+    x, y = np.meshgrid(hourly["x"].values, hourly["y"].values)
+    angle = axis_angle(x, y, crs)
     return np.cos(angle), np.sin(angle)
 
 
@@ -297,11 +290,12 @@ class _State:
     ) -> None:
         """Count hours in; cells are shared out among the threads of ``pool``."""
         cells = len(self.counts)
+        add: Any = count_hours
         share = max(256, -(-cells // (os.cpu_count() or 1)))
 
         def add_cells(start: int) -> None:
             part = slice(start, start + share)
-            _add(
+            add(
                 *(weather[name][:, part] for name in HOURLY),
                 *(values[part] for values in turn),
                 method != "published",
@@ -371,87 +365,6 @@ def _count_above(top, classes, counts, threshold, shares):
         for place in range(min(counts[cell], top.shape[1])):
             if top[cell, place] > threshold[cell]:
                 shares[cell, classes[cell, place]] += 1
-
-
-@njit(cache=True, nogil=True)
-def _add(
-    temperature,
-    dew_point,
-    along_x,
-    along_y,
-    cosine,
-    sine,
-    clip,
-    published,
-    top,
-    classes,
-    gusts,
-    counts,
-    directions,
-    vectors,
-):
-    """Count the hours ``[time, cell]`` of some cells into their state."""
-    size = top.shape[1]
-    for hour in range(temperature.shape[0]):
-        for cell in range(temperature.shape[1]):
-            t, u, v = np.float64(temperature[hour, cell]), along_x[hour, cell], along_y[hour, cell]
-            speed = math.sqrt(np.float64(u) * u + np.float64(v) * v)
-            humidity = humidity_of(t, np.float64(dew_point[hour, cell]), clip)
-            dampening = dampening_of(humidity, t)
-            index = np.float32(index_of(dampening, speed, published))
-            if index != index:
-                continue
-            seen = counts[cell, 0]
-            counts[cell, 0] += 1
-            fire = index_of(dampening, speed, False) > FIRE_WEATHER
-            high = seen < size or index > top[cell, 0]
-            if not (fire or high):
-                continue
-            east = u * cosine[cell] - v * sine[cell]
-            north = v * cosine[cell] + u * sine[cell]
-            degrees = direction_of(east, north, True)
-            direction = np.uint8(int((degrees + 22.5) // 45.0) % 8)
-            if high:
-                _push(top[cell], classes[cell], seen, index, direction)
-            if fire:
-                found = counts[cell, 1]
-                counts[cell, 1] += 1
-                if found < size or speed > gusts[cell, 0]:
-                    _push(gusts[cell], classes[cell, :0], found, speed, direction)
-                directions[cell, direction] += 1
-                vectors[cell, 0] += east / speed
-                vectors[cell, 1] += north / speed
-
-
-@njit(cache=True, nogil=True)
-def _push(heap, companions, count, value, companion):
-    """Put a value into a heap, in place of its smallest if it is full; companions go along."""
-    size, paired = heap.size, companions.size > 0
-    if count < size:
-        place = count
-        while place > 0 and heap[(place - 1) // 2] > value:
-            parent = (place - 1) // 2
-            heap[place] = heap[parent]
-            if paired:
-                companions[place] = companions[parent]
-            place = parent
-    else:
-        place = 0
-        while True:
-            child = 2 * place + 1
-            if child >= size:
-                break
-            if child + 1 < size and heap[child + 1] < heap[child]:
-                child += 1
-            if heap[child] >= value:
-                break
-            heap[place] = heap[child]
-            if paired:
-                companions[place] = companions[child]
-            place = child
-    heap[place] = value
-    if paired:
-        companions[place] = companion
 
 
 def _save(path: Path, results: Mapping[str, NDArray[np.float32]]) -> None:

@@ -66,7 +66,9 @@ def wind_score(hazard: NDArray[np.floating], method: Method = "corrected") -> ND
     """
     hours = np.asarray(hazard, np.float32)
     if (hours < 0).any():
-        raise ValueError(f"wind hazard is negative ({np.nanmin(hours):g}): expected hours, 0 or more")
+        raise ValueError(
+            f"wind hazard is negative ({np.nanmin(hours):g}): expected hours, 0 or more"
+        )
     score = np.searchsorted(np.asarray(SCORE_EDGES, np.float32), hours, side="right") + 1
     score = np.where(hours == 0, 0, score)
     return np.where(np.isnan(hours), NO_SCORE, score).astype(np.uint8)
@@ -95,9 +97,7 @@ def region_wind(
     land = InputRaster.checked(CONDITIONAL_RISK, datasets, RASTERS[CONDITIONAL_RISK])
     pixels, cover = land.pixels(window), wind.cover(window)
     cells = {name: wind.source(name, cover, region_id) for name in WIND_HAZARD.variables}
-    hazard = wind_hazard(
-        cells["fire_weather_share"].values, cells["fire_weather_wind_p99"].values
-    )
+    hazard = wind_hazard(cells["fire_weather_share"].values, cells["fire_weather_wind_p99"].values)
     places = nearest_cells(cells["fire_weather_share"], window)
     places[np.isnan(land.read("CRPS", pixels, region_id))] = -1
 

@@ -82,6 +82,17 @@ def conditional_risk(x: Axis, y: Axis, seed: int) -> Floats:
     return np.clip(coarse, 5, 95, out=coarse)
 
 
+def fire_weather(x: Axis, y: Axis, seed: int) -> tuple[Floats, Floats]:
+    """Share of hours that are fire weather, and the 99th percentile of wind in them, m/s.
+
+    Both have shape ``(len(y), len(x))``. Windy places have more fire weather.
+    """
+    wind = Waves(seed + 20, 12_000, 120_000).on_grid(x, y)
+    dryness = Waves(seed + 21, 20_000, 200_000).on_grid(x, y)
+    share = np.exp(-5.4 + 0.9 * wind + 0.6 * dryness)
+    return np.clip(share, 1e-5, 0.2), np.clip(13 + 3 * wind, 6, 35)
+
+
 def wind_directions(x: Axis, y: Axis, seed: int) -> Floats:
     """Shares of eight wind directions (N, NE, ... NW) in fire weather, mostly westerly.
 

@@ -66,7 +66,7 @@ class DataEdge:
 
 @dataclass(frozen=True)
 class CoarseRasters:
-    """Burn probability at 270 m and the wind distribution at 4 km, as opened inputs look."""
+    """Burn probability at 270 m and wind in fire weather at 4 km, as opened inputs look."""
 
     burn_probability: dict[int, xr.Dataset]
     land: NDArray[np.uint8]
@@ -151,8 +151,20 @@ def _wind(bounds: tuple[float, float, float, float], seed: int) -> xr.Dataset:
     # Some cells never had fire weather: their shares are all zero.
     calm = fields.scatter(rows, cols, seed) < 0.01
     share[calm] = 0
+    angle = np.arange(share.shape[2]) * np.pi / 4
+    hours, wind = fields.fire_weather(x, y, seed)
+    hazard = {
+        "fire_weather_share": np.where(calm, 0, hours),
+        "fire_weather_wind_p99": np.where(calm, 0, wind),
+        "dominant_direction": np.where(calm, -1, 45 * share.argmax(axis=2)),
+        "dominant_share": share.max(axis=2),
+        "direction_strength": np.abs((share * np.exp(1j * angle)).sum(axis=2)),
+    }
     return _dataset(
-        {"wind_direction_distribution": (("y", "x", "wind_direction"), share)},
+        {
+            "wind_direction_distribution": (("y", "x", "wind_direction"), share),
+            **{name: (("y", "x"), values.astype(np.float32)) for name, values in hazard.items()},
+        },
         {"y": y, "x": x},
         WIND_CRS,
     )

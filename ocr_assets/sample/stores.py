@@ -19,7 +19,7 @@ from zarr.codecs import BloscCodec
 
 from ocr_assets.regions import grid as region_grid
 from ocr_assets.regions.grid import Window
-from ocr_assets.regions.inputs import RASTERS
+from ocr_assets.regions.inputs import RASTERS, WIND, WIND_HAZARD
 
 ATTRIBUTES = {"synthetic": True, "notice": "Made up for demonstration and tests. Not real data."}
 
@@ -32,8 +32,9 @@ def write_raster(path: Path, name: str, raster: xr.Dataset) -> None:
     """Write a whole, small raster as dataset ``name`` into a new repository at ``path``."""
     session = _new(path)
     raster = raster.assign_attrs(ATTRIBUTES)
-    for variable, expected in RASTERS[name].variables.items():
-        raster[variable].attrs |= {"units": expected.units, "grid_mapping": "spatial_ref"}
+    expected = {**RASTERS[name].variables, **(WIND_HAZARD.variables if name == WIND else {})}
+    for variable, form in expected.items():
+        raster[variable].attrs |= {"units": form.units, "grid_mapping": "spatial_ref"}
     raster.to_zarr(session.store, zarr_format=3, consolidated=False, mode="w-")
     session.commit(f"synthetic {name}")
 

@@ -36,7 +36,7 @@ from ocr_assets.sample.places import synthetic_geographies
 from ocr_assets.sample.rasters import DataEdge, coarse_rasters, fine_rasters
 from ocr_assets.sample.stores import ATTRIBUTES, PixelRasters, write_raster
 
-VERSION = 1
+VERSION = 2
 """Part of the recipe: raised when the same recipe gives another world."""
 
 SAMPLE_WINDOW = Window(56_570, 57_470, 74_640, 75_600)
@@ -305,7 +305,7 @@ def _entries(
         inputs.CONDITIONAL_RISK, "Conditional and overall risk to potential structures, 30 m"
     )
     entries[inputs.WIND] = raster(
-        inputs.WIND, "Wind direction shares of fire-weather hours, 4 km Lambert grid"
+        inputs.WIND, "Wind in fire weather: how often, how strong, from where; 4 km Lambert grid"
     )
     entries[inputs.BUILDINGS] = table(
         inputs.BUILDINGS,

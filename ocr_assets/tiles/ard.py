@@ -308,6 +308,32 @@ def read_lineage(path: Path) -> dict[str, Any]:
     return dict(_about(path, about, "lineage"))
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file says without its pixels.
+
+    Attributes:
+        geobox: its grid.
+        bands: description of each band.
+        about: what it says about itself: ``dates`` of images, ``quarters`` of radar, ``lineage``.
+    """
+
+    geobox: GeoBox
+    bands: tuple[str, ...]
+    about: Mapping[str, Any]
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header of a file that this module wrote; raises ArdError."""
+    try:
+        with rasterio.open(path) as source:
+            about = json.loads(source.tags().get("ocr", "{}"))
+            names = tuple(name or "" for name in source.descriptions)
+            return Header(GeoBox.from_rio(source), names, about)
+    except (rasterio.errors.RasterioIOError, ValueError) as error:
+        raise ArdError(f"{path} cannot be read: {error}; make this source again") from error
+
+
 def _images(bands: NDArray[Any], count: int) -> NDArray[Any]:
     """Bands of ``count`` images, one image after the other, as ``(count, H, W, bands)``."""
     rows, cols = bands.shape[1:]

@@ -5,7 +5,8 @@ Belongs here: what depends on what, and the metadata that people see. Does not b
 """
 
 import base64
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import dagster as dg
 from pydantic import Field
 
 from ocr_assets import needs
-from ocr_assets.partitions import TILE, TILES, YEAR, YEARS, tile_year_partitions
+from ocr_assets.partitions import TILES, YEARS, tile_year_partitions
 from ocr_assets.tile_library import TREE_COVER, Source, SourceKey, TileLibrary
 from ocr_assets.tiles.grid import Tile
 from ocr_assets.tiles.zonal_table import SCHEMA
@@ -85,18 +86,13 @@ def source_asset(tiles: TileLibrary, source: Source) -> dg.AssetsDefinition:
 
 def tree_cover_asset(tiles: TileLibrary) -> dg.AssetsDefinition:
     """The asset of published tiles."""
-    of_tile = dg.MultiToSingleDimensionPartitionMapping(TILE)
 
     @dg.multi_asset(
         name=TREE_COVER,
         specs=[
             dg.AssetSpec(
                 TREE_COVER,
-                deps=[
-                    dg.AssetDep("elevation", partition_mapping=of_tile),
-                    "sentinel1",
-                    "sentinel2",
-                ],
+                deps=["elevation", "sentinel1", "sentinel2"],
                 description=(
                     "Tree cover of a tile and year in percent: a Cloud-Optimized GeoTIFF in "
                     "degrees, 255 where nothing is known, with its STAC item."
@@ -137,6 +133,7 @@ def _make_batch(
 ) -> dg.MaterializeResult[None]:
     """Make all partitions of a run; those that fail do not take the others along."""
     made: dict[str, MadeSource] = {}
+    ended: dict[str, float] = {}
     failed: dict[str, str] = {}
     keys = context.partition_keys
     with progress.task(source, len(keys)) as advance:
@@ -149,8 +146,13 @@ def _make_batch(
                 raise result
             else:
                 made[key] = result
+                ended[key] = time.time()
             advance(key)
-    described = {key: _describe(tiles, source, made[key]) for key in keys if key in made}
+    described = {
+        key: _describe(tiles, source, made[key]) | {"ended": dg.MetadataValue.timestamp(ended[key])}
+        for key in keys
+        if key in made
+    }
     if failed:
         # A failed run marks all of its partitions failed, but for those logged before.
         for key, metadata in described.items():
@@ -214,11 +216,8 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_BY_YEAR = dg.MultiToSingleDimensionPartitionMapping(YEAR)
-
-
 @dg.asset(
-    deps=[dg.AssetDep(TREE_COVER, partition_mapping=_BY_YEAR)],
+    deps=[TREE_COVER],
     partitions_def=YEARS,
     kinds={"geotiff"},
     pool="tree_cover_mosaic",
@@ -263,24 +262,43 @@ class ZonalConfig(dg.Config):
 
 
 @dg.asset(
-    deps=[dg.AssetDep(TREE_COVER, partition_mapping=_BY_YEAR)],
+    deps=[TREE_COVER],
     partitions_def=YEARS,
     kinds={"geoparquet", "csv"},
     metadata={"dagster/column_schema": column_schema(SCHEMA)},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "polygons_accounted_for",
+            asset="zonal_statistics",
+            description="Every polygon has tree cover of 0 to 100 percent, or a reason why not.",
+        )
+    ],
     **COMMON,
 )
 def zonal_statistics(
     context: dg.AssetExecutionContext,
     config: ZonalConfig,
     tiles: dg.ResourceParam[TileLibrary],
-) -> dg.MaterializeResult[None]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """Tree cover of polygons in a year, how far it may be off, and which tiles are missing."""
     from ocr_assets.tile_answers import ZonalRequest, zonal_answer
 
     request = ZonalRequest(year=int(context.partition_key), **config.model_dump())
     made = zonal_answer(tiles, request)
-    return dg.MaterializeResult(
-        metadata={**_answered(tiles, made), "dagster/row_count": made.record.report["rows"]}
+    unexplained = [
+        row["polygon_id"]
+        for row in made.table.select(["polygon_id", "tree_cover", "status", "reason"]).to_pylist()
+        if not (row["reason"] or (row["status"] == "complete" and 0 <= row["tree_cover"] <= 100))
+    ]
+    yield dg.MaterializeResult(
+        metadata={**_answered(tiles, made), "dagster/row_count": made.record.report["rows"]},
+        check_results=[
+            dg.AssetCheckResult(
+                passed=not unexplained,
+                check_name="polygons_accounted_for",
+                metadata={"wrong": dg.MetadataValue.json(unexplained)},
+            )
+        ],
     )
 
 

@@ -153,10 +153,7 @@ def survey(imagery: Imagery, place: Place, scenes: Sequence[Scene], year: int) -
     """Look at the classification of a large area around the tile on every day of a year."""
     geobox = survey_grid(place)
     days = by_day(scenes, place.longitude, place.survey_area, year)
-    readings = (
-        Reading(scene, ASSETS["SCL"], geobox, "uint8") for day in days for scene in day.scenes
-    )
-    rasters = imagery.read(readings)
+    rasters = imagery.read(_class_readings(days, geobox))
     return [survey_day(day.day, _laid([next(rasters) for _ in day.scenes])) for day in days]
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,10 +86,14 @@ class VolumeDocuments:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Files that were written, by logical name, the mark of success last, and their quality."""
+    """Files that were written, by logical name, the mark of success last, and their quality.
+
+    ``remarks`` tell what the manifest says wrongly.
+    """
 
     files: dict[str, Path]
     quality: VolumeQuality
+    remarks: tuple[str, ...]
 
 
 def write_bundle(
@@ -116,6 +120,8 @@ def write_bundle(
         (folder / kind).mkdir(exist_ok=True)
     files = {name: folder / name for name in (*TABLES, ERRORS, TEXT)}
     tally = QualityTally()
+    remarks = list(about.manifest.remarks)
+    entries = {writable(image.name): image for image in about.manifest.images}
     with ExitStack() as stack:
         tables = stack.enter_context(TableWriter(folder, _metadata(about)))
         errors = stack.enter_context(files[ERRORS].open("w", encoding="utf-8", newline="\n"))
@@ -128,6 +134,9 @@ def write_bundle(
                 text.write(PAGE_END)
                 continue
             text.write(_text_file(page) + PAGE_END)
+            wrong = entries[page.image].disagreement(page.width, page.height)
+            if wrong is not None and page.frame == 0:
+                remarks.append(f"{page.image}: {wrong}")
             for kind, make in makers.items():
                 name = f"{kind}/{page_file_name(page.image, page.frame)}{_SUFFIXES[kind]}"
                 files[name] = folder / name
@@ -135,8 +144,8 @@ def write_bundle(
     quality = tally.quality()
     files[QUALITY] = _write_json(folder / QUALITY, asdict(quality))
     if quality.status != "failed":
-        files[SUCCESS] = _write_json(folder / SUCCESS, _success(about, quality))
-    return Bundle(files, quality)
+        files[SUCCESS] = _write_json(folder / SUCCESS, _success(about, quality, remarks))
+    return Bundle(files, quality, tuple(remarks))
 
 
 def complete(
@@ -212,13 +221,11 @@ def _metadata(about: VolumeDocuments) -> dict[str, Any]:
     }
 
 
-def _success(about: VolumeDocuments, quality: VolumeQuality) -> dict[str, Any]:
+def _success(
+    about: VolumeDocuments, quality: VolumeQuality, remarks: Sequence[str]
+) -> dict[str, Any]:
     counts = {"status": quality.status, "pages": quality.pages, "nb_errors": quality.failed_pages}
-    return (
-        _metadata(about)
-        | counts
-        | {"remarks": [writable(remark) for remark in about.manifest.remarks]}
-    )
+    return _metadata(about) | counts | {"remarks": [writable(remark) for remark in remarks]}
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> Path:

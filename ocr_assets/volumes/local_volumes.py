@@ -1,4 +1,4 @@
-"""Volumes outside the archive: a folder, a zip file or a PDF of images.
+"""Volumes outside the archive: a folder, also in an object store, a zip file or a PDF of images.
 
 Belongs here: listing and reading their images, as :class:`~ocr_assets.volumes.archive.VolumeSource`
 does. Does not belong here: decoding, and the archive's own layout.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocr_assets.volumes.archive import (
+    ByteStore,
     ImageEntry,
     ManifestError,
     MissingImageError,
@@ -87,6 +88,33 @@ class ImageFolder:
             return (self.path / image.name).read_bytes()
         except FileNotFoundError as error:
             raise MissingImageError(f"there is no file {self.path / image.name}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFolder:
+    """A folder of an object store whose image objects are the pages, in the order of their names.
+
+    The folder is named by the volume.
+    """
+
+    store: ByteStore
+    volume: VolumeId
+
+    def manifest(self) -> VolumeManifest:
+        """List the image objects, with the entity tags that the store has."""
+        images = []
+        for item in self.store.list(str(self.volume)):
+            name = item.key.partition("/")[2]
+            if is_image_name(name) and not name.startswith("."):
+                tag = (item.etag or synthetic_etag(item.key, str(item.size))).strip('"')
+                images.append(ImageEntry(name, size=item.size, etag=tag))
+        images.sort(key=lambda image: reading_order(image.name))
+        return listed(self.volume, images, f"the folder {self.volume} of the store")
+
+    def read(self, image: ImageEntry) -> bytes:
+        """The bytes of an image."""
+        check_file_size(image)
+        return self.store.read_bytes(f"{self.volume}/{image.name}")
 
 
 @dataclass(frozen=True, slots=True)

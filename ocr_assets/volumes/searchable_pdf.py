@@ -12,9 +12,9 @@ from __future__ import annotations
 import io
 import math
 import zlib
-from pathlib import Path
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Self
+from typing import IO, TYPE_CHECKING, Self
 
 import numpy as np
 from fontTools.fontBuilder import FontBuilder
@@ -23,7 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import STRIPBYTECOUNTS, STRIPOFFSETS, TiffImageFile
 
+from ocr_assets.volumes.images import PageFailure, PageImage
 from ocr_assets.volumes.results import LineResult, PageResult, SyllableResult
+
+if TYPE_CHECKING:
+    from ocr_assets.volumes.tables import VolumeTables
 
 DOTS_PER_INCH = 300
 """Resolution that scans are taken to have, which decides the size of the pages only."""
@@ -54,6 +58,47 @@ end
 _DIRECTIONS = ((1, 0), (0, -1), (-1, 0), (0, 1))
 
 
+class ChangedImageError(ValueError):
+    """An image is not the one that was read; the message names the mend."""
+
+
+def write_pdf(
+    file: IO[bytes],
+    language: str,
+    images: Iterable[PageImage | PageFailure],
+    tables: VolumeTables,
+) -> list[str]:
+    """Write the PDF of a volume that was read.
+
+    Args:
+        file: a new, empty file that is open for writing.
+        language: BCP 47 tag of the text.
+        images: the pages of the volume in order, decoded once more.
+        tables: what was read on them.
+
+    Returns:
+        Names of the images that cannot be had or decoded, and so are not in the PDF.
+
+    Raises:
+        ChangedImageError: an image was replaced after it had been read.
+    """
+    missing = []
+    with SearchablePdf(file, language) as pdf:
+        for image in images:
+            if isinstance(image, PageFailure):
+                missing.append(image.entry.name)
+                continue
+            known = [
+                page for page in tables.of_image(sha256=image.sha256) if page.frame == image.frame
+            ]
+            if not known:
+                raise ChangedImageError(
+                    f"{image.entry.name} is not the image that was read: read the volume again"
+                )
+            pdf.add(image.pixels, known[0] if isinstance(known[0], PageResult) else None)
+    return missing
+
+
 class SearchablePdf:
     """Writes a PDF page by page; only the page at hand is held in memory.
 
@@ -61,12 +106,12 @@ class SearchablePdf:
     same pages give the same bytes.
 
     Args:
-        path: the file to write.
+        file: a new, empty file that is open for writing; it stays open.
         language: BCP 47 tag of the text.
     """
 
-    def __init__(self, path: Path, language: str) -> None:
-        self._file = path.open("wb")
+    def __init__(self, file: IO[bytes], language: str) -> None:
+        self._file = file
         self._language = language
         self._offsets: dict[int, int] = {}
         self._kids: list[int] = []
@@ -83,9 +128,8 @@ class SearchablePdf:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._file:
-            if error is None:
-                self._finish()
+        if error is None:
+            self._finish()
 
     def add(
         self, pixels: NDArray[np.bool_] | NDArray[np.uint8], page: PageResult | None = None

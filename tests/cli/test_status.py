@@ -6,17 +6,26 @@ import json
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from sample_worlds import OCR, FinishedWorld, Outcome, World, environment, execute
+from sample_worlds import OCR, FinishedWorld, Outcome, World, environment
 
+from ocr_assets.definitions import build_defs
+from ocr_assets.partitions import RANGE_END, RANGE_START
 from ocr_assets.regions import inputs
-from ocr_assets.run_overview import daemon_state, latest_errors, partition_counts, runs_at_work
-from ocr_assets.run_processes import process_tag
+from ocr_assets.run_overview import (
+    RunRow,
+    daemon_state,
+    latest_errors,
+    partition_counts,
+    runs_at_work,
+)
+from resources.progress import Advance
 
 Ocr = Callable[..., Outcome]
 BP_30M = inputs.BURN_PROBABILITY_30M[2011]
@@ -79,29 +88,34 @@ def test_jobs_of_volumes(ocr: Ocr) -> None:
 
 
 def test_a_run_at_work(world: World) -> None:
+    """Looked at while the run is computing its regions."""
+    assets = [dg.AssetKey("region_buildings"), dg.AssetKey("region_risk")]
+    seen: list[tuple[RunRow, dict[str, int]]] = []
+
+    class Look:
+        @contextmanager
+        def task(self, label: str, total: int) -> Iterator[Advance]:
+            yield lambda _: seen.append(
+                (runs_at_work(instance)[0], partition_counts(instance, assets[1]))
+            )
+
+    deployment = world.deployment()
+    deployment.regions.initialize(deployment.template)
+    job = build_defs(deployment, progress=Look()).resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance:
-        deployment = world.deployment()
-        deployment.regions.initialize(deployment.template)
-        execute(deployment, ("region_risk", "region_buildings"), instance, regions=("y0_x0",) * 2)
-        asset = dg.AssetKey("region_risk")
-        assert partition_counts(instance, asset) == {"done": 1, "failed": 0, "running": 0}
-
-        @dg.job
-        def job() -> None: ...
-
-        run = instance.create_run_for_job(
-            job,
-            tags={**process_tag(), "dagster/partition": "y0_x0"},
-            asset_selection=frozenset({asset}),
-            status=dg.DagsterRunStatus.STARTED,
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=assets,
+            tags={RANGE_START: "y0_x1", RANGE_END: "y0_x2"},
         )
-        (row,) = runs_at_work(instance)
-        assert (row.run_id, row.what, row.partitions, row.status) == (
-            run.run_id,
-            "region_risk",
-            "y0_x0",
-            "started",
-        )
+        assert len(seen) == 2
+        row, counts = seen[0]
+        assert (row.run_id, row.status) == (result.run_id, "started")
+        assert row.what == "region_buildings, region_risk"
+        assert row.partitions == "y0_x1 to y0_x2"
+        assert counts == {"done": 0, "failed": 0, "running": 2}
+        assert runs_at_work(instance) == []
+        assert partition_counts(instance, assets[1]) == {"done": 2, "failed": 0, "running": 0}
         assert latest_errors(instance) == []
         assert not daemon_state(instance).running
 

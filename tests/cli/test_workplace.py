@@ -31,7 +31,8 @@ def test_config_as_json(ocr: Ocr, world: World) -> None:
     assert settings["OCR_VERSION"] == "1.2.3"
     assert settings["OCR_STORAGE_ROOT"] == str(world.root)
     assert document["places"] == {
-        "tables and tiles": f"{world.root}/staging/v1.2.3",
+        "tables and vector tiles": f"{world.root}/staging/v1.2.3",
+        "tiles of tree cover": f"{world.root}/staging/tiles",
         "region risk": f"{world.root}/staging/icechunk/region-risk",
         "branch": "staging",
         "input catalog": str(world.catalog_path),

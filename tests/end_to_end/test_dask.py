@@ -71,6 +71,7 @@ def test_four_runs_at_one_scheduler_do_four_runs_work(
     s3_bucket: Storage,
     dask: DaskProcesses,
     request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert s3_bucket.s3.endpoint_url is not None
     places = {
@@ -85,6 +86,7 @@ def test_four_runs_at_one_scheduler_do_four_runs_work(
     assert list(RegionWriter(alone).write(first)) == first
 
     request.getfixturevalue("only_workers_compute")
+    monkeypatch.setattr(region_writer, "SECONDS_BETWEEN_COMMITS", 1000.0)
     settings = Settings(
         storage_root=f"{s3_bucket.root}/together",
         platform="dask",

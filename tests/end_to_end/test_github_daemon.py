@@ -110,7 +110,7 @@ def test_each_event_runs_once_however_often_the_daemon_is_killed(
             "OCR_GITHUB_SECONDS": "5",
             "OCR_DEPLOY_REGION_IDS": REGION,
         }
-        first, second, third = (f"#1@{sha(1)}", f"#1@{sha(2)}", f"#2@{sha(3)}")
+        first, second = f"#1@{sha(1)}", f"#1@{sha(2)}"
 
         # Killed when it has just seen the event, and has launched nothing.
         server.pulls = [pull(1, sha(1), "e2e")]
@@ -120,46 +120,27 @@ def test_each_event_runs_once_however_often_the_daemon_is_killed(
         server.answered = lambda path: None
         assert server.statuses() == [200]
 
-        # Killed as soon as there is a run.
         with running(variables, log) as daemon:
-            daemon.wait_for("the first deployment", lambda: first in launched(instance))
-            daemon.kill()
-
-        # A new commit replaces the one that waits, and it is killed at once again.
-        server.pulls = [pull(1, sha(2), "e2e"), pull(2, sha(3), "QA/QC")]
-        with running(variables, log) as daemon:
+            daemon.wait_for(
+                "the first deployment", lambda: launched(instance) == {first: ["QUEUED"]}
+            )
+            # A new commit replaces the one that waits. Killed as soon as there is its run.
+            server.pulls = [pull(1, sha(2), "e2e")]
             daemon.wait_for("the second deployment", lambda: second in launched(instance))
             daemon.kill()
 
-        with running(variables, log) as daemon:
-            daemon.wait_for(
-                "all deployments",
-                lambda: (
-                    launched(instance)
-                    == {first: ["CANCELED"], second: ["QUEUED"], third: ["QUEUED"]}
-                ),
-            )
-            server.statuses()
-            daemon.wait_for("two more ticks", lambda: len(server.asked) > 2)
-            # Closed while it waits.
-            server.pulls = [pull(1, sha(2), "e2e")]
-            daemon.wait_for(
-                "the closed one to be stopped", lambda: launched(instance)[third] == ["CANCELED"]
-            )
-        assert launched(instance) == {
-            first: ["CANCELED"],
-            second: ["QUEUED"],
-            third: ["CANCELED"],
-        }
-        assert 200 not in server.statuses()[:2], "what has not changed is not sent again"
-
         queue(home, 1)
+        server.statuses()
         with running(variables, log) as daemon:
             daemon.wait_for(
-                "the deployment to end", lambda: launched(instance)[second] == ["SUCCESS"]
+                "the deployment to end", lambda: launched(instance).get(second) == ["SUCCESS"]
             )
+            daemon.wait_for("two more looks", lambda: len(server.asked) >= 2)
+        assert launched(instance) == {first: ["CANCELED"], second: ["SUCCESS"]}
+        # The first look may be that of the tick that was killed; one may be under way.
+        later = {status for status in server.statuses()[1:] if status}
+        assert later == {304}, "what has not changed is not sent again"
         assert set(world.deployment().ledger()) == {REGION}
-        assert len(instance.get_runs(dg.RunsFilter(job_name="deploy_regions"))) == 3
 
     # Neither Dagster's storage nor what was written or logged holds the token.
     holding = [

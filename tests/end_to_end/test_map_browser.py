@@ -18,8 +18,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sy
 
 from ocr_assets.geoparquet import bbox_array, wkb_array, write_geoparquet
 from ocr_assets.map_page.server import MapServer, PageSettings, StoredArchive
+from ocr_assets.map_page.subject import page_subject
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.vector_tiles import (
-    BUILDING_PROPERTIES,
     building_centroid_tiles,
     building_tiles,
     regional_tiles,
@@ -61,7 +62,7 @@ def page_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     west, south = WEST + column * STEP, SOUTH + row * STEP
     boxes = shapely.box(west, south, west + STEP * 2 / 3, south + STEP * 2 / 3)
     score = column % 10
-    values = dict.fromkeys(BUILDING_PROPERTIES, np.full(len(boxes), 0.25, np.float32))
+    values = dict.fromkeys(FIRE.tiled, np.full(len(boxes), 0.25, np.float32))
     values |= {"rps_2011": LEVELS[score], "rps_2047": LEVELS[score + 1]}
     geometry = {"geometry": wkb_array(boxes), "bbox": bbox_array(boxes)}
     buildings = folder / "buildings.parquet"
@@ -77,11 +78,12 @@ def page_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "risk_score_2047_hist": [np.bincount(score + 1, minlength=11).astype(float)],
         "geometry": wkb_array(outline),
     }
-    building_tiles([buildings], folder / "buildings.pmtiles")
-    building_centroid_tiles([buildings], folder / "building_centroids.pmtiles")
-    regional_tiles({"county": pa.table(county)}, folder / "regions.pmtiles")
+    building_tiles(FIRE, [buildings], folder / "buildings.pmtiles")
+    building_centroid_tiles(FIRE, [buildings], folder / "building_centroids.pmtiles")
+    regional_tiles(FIRE, {"county": pa.table(county)}, folder / "regions.pmtiles")
     settings = PageSettings(
         title="Wildfire risk of a small town",
+        subject=page_subject(FIRE),
         environment="qa",
         version="1.2.3",
         attribution=("Synthetic buildings and synthetic risk",),
@@ -198,7 +200,7 @@ def test_a_visitor_sees_and_reads_the_risk_of_buildings(visit: Visit, pictures: 
     expect(details.locator("[data-key='1']")).to_have_text("0.7")
     before = visit.picture(pictures / "building-2011.png")
 
-    visit.switch("climate", "2047")
+    visit.switch("view", "2047")
     expect(details).to_contain_text("Risk score 8 of 10 in 2047")
     after = visit.picture(pictures / "building-2047.png")
     assert after[8] == pytest.approx(before[7], rel=0.1)
@@ -301,14 +303,14 @@ def test_the_page_finds_tiles_in_a_wide_archive_and_notices_a_new_one(
     random, count = np.random.default_rng(7), 7000
     west, south = random.uniform((-120, 30), (-90, 48), (count, 2)).T
     boxes = shapely.box(west, south, west + 1e-4, south + 1e-4)
-    values = {name: np.ones(count, np.float32) for name in BUILDING_PROPERTIES}
+    values = {name: np.ones(count, np.float32) for name in FIRE.tiled}
     table = pa.table(values | {"geometry": wkb_array(boxes), "bbox": bbox_array(boxes)})
     write_geoparquet(table, tmp_path / "wide.parquet", {})
     archive = tmp_path / "building_centroids.pmtiles"
-    zoom = building_centroid_tiles([tmp_path / "wide.parquet"], archive).max_zoom
+    zoom = building_centroid_tiles(FIRE, [tmp_path / "wide.parquet"], archive).max_zoom
     x, y = np.floor(_tile_position(west + 5e-5, south + 5e-5, zoom)).astype(int)
 
-    settings = PageSettings(title="A wide archive", environment="qa")
+    settings = PageSettings(title="A wide archive", subject=page_subject(FIRE), environment="qa")
     with MapServer(
         {archive.stem: StoredArchive(Storage(str(archive.parent)), archive.name)}, settings
     ).running() as url:

@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 
 from ocr_assets.map_page.ranges import UnsatisfiableRangeError, requested_range
 from ocr_assets.map_page.server import MapPageError, MapServer, PageSettings, StoredArchive
+from ocr_assets.map_page.subject import page_subject
+from ocr_assets.regions.fire_risk import FIRE
 from resources.storage import ObjectInfo, Storage
 
 CONTENT = bytes(range(256)) * 4
-SETTINGS = PageSettings("Wildfire risk", "qa", "1.0.0", ("Somebody",), "synthetic")
+SETTINGS = PageSettings(
+    "Wildfire risk", page_subject(FIRE), "qa", "1.0.0", ("Somebody",), "synthetic"
+)
 ARCHIVE = "/tiles/buildings.pmtiles"
 
 

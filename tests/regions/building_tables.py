@@ -8,7 +8,8 @@ import pyarrow as pa
 import shapely
 
 from ocr_assets.geoparquet import bbox_array, wkb_array, write_geoparquet
-from ocr_assets.regions.buildings import BUILDING_SCHEMA
+from ocr_assets.regions.buildings import building_schema
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.footprints import Footprints
 from ocr_assets.regions.grid import RegionGrid, Window
 from ocr_assets.regions.risk import CLIMATES, VARIABLES, risk_score
@@ -65,7 +66,7 @@ def building_table(geoid: Sequence[str | None], seed: int = 0) -> pa.Table:
             wkb_array(geometry),
             bbox_array(geometry),
         ],
-        schema=BUILDING_SCHEMA,
+        schema=building_schema(FIRE),
     )
 
 

@@ -16,7 +16,8 @@ from matplotlib.image import imread
 from sample_worlds import REGION_ASSETS, FinishedWorld, World, execute, materializations
 
 from ocr_assets.regions import inputs
-from ocr_assets.regions.buildings import BUILDING_SCHEMA, BuildingReport
+from ocr_assets.regions.buildings import BuildingReport, building_schema
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.geographies import LEVELS
 from ocr_assets.regions.risk import VARIABLES
 from ocr_assets.sample.world import UNBUILT_REGION
@@ -161,7 +162,7 @@ def test_a_region_without_buildings_has_a_complete_empty_table(
     key = deployment.ledger()[UNBUILT_REGION]["buildings"]["key"]
     table = pq.read_table(deployment.storage.source(key))
     assert table.num_rows == 0
-    assert table.schema.equals(BUILDING_SCHEMA)
+    assert table.schema.equals(building_schema(FIRE))
     assert shown["region_buildings", UNBUILT_REGION]["rows"] == 0
 
 

@@ -14,7 +14,8 @@ from ocr_assets.regions.building_partitions import (
     open_buildings,
     partition_buildings,
 )
-from ocr_assets.regions.buildings import BUILDING_SCHEMA
+from ocr_assets.regions.buildings import building_schema
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.grid import CONUS_WINDOW
 
 COUNTIES = ("08013", "08014", "56001")
@@ -34,7 +35,7 @@ def test_rows_are_filed_under_their_county_in_spatial_order(tmp_path: Path) -> N
     regions = {
         f"y0_x{i}": write_region(table, tmp_path / f"{i}.parquet") for i, table in enumerate(tables)
     }
-    files, report = partition_buildings(regions, tmp_path / "out", {"made": "so"})
+    files, report = partition_buildings(FIRE, regions, tmp_path / "out", {"made": "so"})
     assert list(files) == [
         f"state_fips={c[:2]}/county_fips={c[2:]}/part-0.parquet" for c in COUNTIES
     ]
@@ -63,17 +64,17 @@ def test_files_do_not_depend_on_how_the_grid_was_cut(
         f"y0_x{i}": write_region(table.slice(start, 130), tmp_path / f"{i}.parquet")
         for i, start in enumerate((390, 0, 260, 130))
     }
-    first, _ = partition_buildings(one, tmp_path / "first", {})
+    first, _ = partition_buildings(FIRE, one, tmp_path / "first", {})
     monkeypatch.setattr(building_partitions, "_BATCH_ROWS", 37)
-    second, _ = partition_buildings(many, tmp_path / "second", {})
+    second, _ = partition_buildings(FIRE, many, tmp_path / "second", {})
     assert content(first) == content(second)
 
 
 def test_large_county_has_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     regions = {"y0_x0": write_region(building_table(["08013"] * 250), tmp_path / "0.parquet")}
-    whole, _ = partition_buildings(regions, tmp_path / "whole", {})
+    whole, _ = partition_buildings(FIRE, regions, tmp_path / "whole", {})
     monkeypatch.setattr(building_partitions, "PART_ROWS", 100)
-    files, report = partition_buildings(regions, tmp_path / "parts", {})
+    files, report = partition_buildings(FIRE, regions, tmp_path / "parts", {})
     assert [name.rpartition("/")[2] for name in files] == [f"part-{i}.parquet" for i in range(3)]
     assert report.rows_out == 250
     parts = pa.concat_tables(pq.ParquetFile(path).read() for path in files.values())
@@ -83,10 +84,10 @@ def test_large_county_has_several_files(tmp_path: Path, monkeypatch: pytest.Monk
 def test_rows_without_county_are_kept_where_readers_see_null(tmp_path: Path) -> None:
     table = building_table([None, "08", "08013", "080130121011001"])
     regions = {"y0_x0": write_region(table, tmp_path / "0.parquet")}
-    files, report = partition_buildings(regions, tmp_path / "out", {})
+    files, report = partition_buildings(FIRE, regions, tmp_path / "out", {})
     assert (report.rows_out, report.without_county, report.counties) == (4, 2, 1)
     assert next(iter(files)) == f"state_fips={UNKNOWN}/county_fips={UNKNOWN}/part-0.parquet"
-    dataset = open_buildings([str(path) for path in files.values()], str(tmp_path / "out"))
+    dataset = open_buildings(FIRE, [str(path) for path in files.values()], str(tmp_path / "out"))
     keys = dataset.to_table(columns=["GEOID", "state_fips", "county_fips"]).to_pylist()
     assert {tuple(row.values()) for row in keys} == {
         (None, None, None),
@@ -97,19 +98,19 @@ def test_rows_without_county_are_kept_where_readers_see_null(tmp_path: Path) -> 
 
 
 def test_no_regions_and_empty_regions_give_no_files(tmp_path: Path) -> None:
-    assert partition_buildings({}, tmp_path / "a", {})[0] == {}
-    empty = {"y0_x0": write_region(BUILDING_SCHEMA.empty_table(), tmp_path / "0.parquet")}
-    files, report = partition_buildings(empty, tmp_path / "b", {})
+    assert partition_buildings(FIRE, {}, tmp_path / "a", {})[0] == {}
+    empty = {"y0_x0": write_region(building_schema(FIRE).empty_table(), tmp_path / "0.parquet")}
+    files, report = partition_buildings(FIRE, empty, tmp_path / "b", {})
     assert files == {}
     assert report.rows_in == report.rows_out == 0
-    dataset = open_buildings([], str(tmp_path / "b"))
+    dataset = open_buildings(FIRE, [], str(tmp_path / "b"))
     assert dataset.count_rows() == 0
 
 
 def test_folder_with_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stale.parquet").touch()
     with pytest.raises(FileExistsError, match="is not empty"):
-        partition_buildings({}, tmp_path, {})
+        partition_buildings(FIRE, {}, tmp_path, {})
 
 
 def test_damaged_region_file_is_named_and_leaves_no_spill(tmp_path: Path) -> None:
@@ -120,13 +121,13 @@ def test_damaged_region_file_is_named_and_leaves_no_spill(tmp_path: Path) -> Non
         file.seek(column.data_page_offset)
         file.write(bytes(column.total_compressed_size))
     with pytest.raises(GeoParquetError, match=r"bad\.parquet of region y0_x1"):
-        partition_buildings({"y0_x0": good, "y0_x1": bad}, tmp_path / "out", {})
+        partition_buildings(FIRE, {"y0_x0": good, "y0_x1": bad}, tmp_path / "out", {})
     assert list((tmp_path / "out").iterdir()) == []
     bad.write_bytes(bad.read_bytes()[:1000])
     with pytest.raises(GeoParquetError, match=r"bad\.parquet"):
-        partition_buildings({"y0_x1": bad}, tmp_path / "out", {})
+        partition_buildings(FIRE, {"y0_x1": bad}, tmp_path / "out", {})
     lacking = write_region(
         building_table(["08013"]).drop_columns(["rps_2047"]), tmp_path / "lacking.parquet"
     )
     with pytest.raises(GeoParquetError, match=r"lacking\.parquet has no column 'rps_2047'"):
-        partition_buildings({"y0_x2": lacking}, tmp_path / "out", {})
+        partition_buildings(FIRE, {"y0_x2": lacking}, tmp_path / "out", {})

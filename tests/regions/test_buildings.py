@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_assets.regions.buildings import (
-    BUILDING_SCHEMA,
     BuildingReport,
     BuildingSource,
     building_pixels,
+    building_schema,
     sample_buildings,
     write_region_buildings,
 )
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.geographies import read_geographies
 from ocr_assets.regions.grid import CONUS, STEP, RegionGrid, UnknownRegionError, Window
 from ocr_assets.regions.risk import VARIABLES, risk_score
@@ -60,7 +61,9 @@ def test_every_building_inside_the_grid_has_one_region(seed: int, rows: int, col
     written = {}
     for number, region_id in enumerate(cut):
         window = cut.region_window(region_id)
-        table, report = sample_buildings(found, risk_over(window), cut, region_id, "corrected")
+        table, report = sample_buildings(
+            FIRE, found, risk_over(window), cut, region_id, "corrected"
+        )
         assert balance(report) == 0
         assert report.written == table.num_rows == np.count_nonzero(region == number)
         for id_, value in zip(
@@ -79,8 +82,8 @@ def test_every_building_inside_the_grid_has_one_region(seed: int, rows: int, col
 def test_columns_and_values_of_the_table() -> None:
     lon, lat = WINDOW.longitude[[3, 3, 70]], WINDOW.latitude[[5, 6, 50]]
     found = footprints(lon, lat, geoid=["080130121011001", None, "08013"])
-    table, report = sample_buildings(found, risk_over(WINDOW), WHOLE, "y0_x0", "corrected")
-    assert table.schema == BUILDING_SCHEMA
+    table, report = sample_buildings(FIRE, found, risk_over(WINDOW), WHOLE, "y0_x0", "corrected")
+    assert table.schema == building_schema(FIRE)
     assert report == BuildingReport(3, 0, 0, 0, 0, 3, 0, 1)
     rows = {row["building_id"]: row for row in table.to_pylist()}
     assert [rows["b00000"][v] for v in VARIABLES] == [5 * 80 + 3 + i for i in range(8)]
@@ -97,7 +100,7 @@ def test_repeated_building_stays_once_with_the_smallest_code() -> None:
     geoid = ["080130002", "080130001", "080130003", None, None, "080130009"]
     geoid = [None if code is None else code.ljust(15, "0") for code in geoid]
     found = footprints(lon, lat, ids=[*"aaabbb"], geoid=geoid)
-    table, report = sample_buildings(found, risk_over(WINDOW), WHOLE, "y0_x0", "corrected")
+    table, report = sample_buildings(FIRE, found, risk_over(WINDOW), WHOLE, "y0_x0", "corrected")
     codes = dict(zip(table["building_id"].to_pylist(), table["GEOID"].to_pylist(), strict=True))
     assert codes == {"a": "080130001000000", "b": "080130009000000"}
     assert (report.duplicates, report.written, balance(report)) == (4, 2, 0)
@@ -109,18 +112,18 @@ def test_building_without_data_in_any_variable_is_counted(variable: str) -> None
     risk = risk_over(WINDOW)
     risk[variable] = risk[variable].copy()
     risk[variable][5, 3] = np.nan
-    table, report = sample_buildings(found, risk, WHOLE, "y0_x0", "corrected")
+    table, report = sample_buildings(FIRE, found, risk, WHOLE, "y0_x0", "corrected")
     assert table["building_id"].to_pylist() == ["b00001"]
     assert (report.no_data, report.written, balance(report)) == (1, 1, 0)
 
 
 def test_region_without_buildings_gives_a_complete_empty_file(tmp_path: Path) -> None:
     found = footprints(np.zeros(0), np.zeros(0))
-    table, report = sample_buildings(found, risk_over(WINDOW), WHOLE, "y0_x0", "corrected")
+    table, report = sample_buildings(FIRE, found, risk_over(WINDOW), WHOLE, "y0_x0", "corrected")
     assert report == BuildingReport(0, 0, 0, 0, 0, 0, 0, 0)
     write_region_buildings(table, tmp_path / "b.parquet", {})
     frame = geopandas.read_parquet(tmp_path / "b.parquet")
-    assert [*frame.columns, "bbox"] == BUILDING_SCHEMA.names
+    assert [*frame.columns, "bbox"] == building_schema(FIRE).names
     assert len(frame) == 0
 
 
@@ -131,7 +134,7 @@ def test_order_and_bytes_do_not_depend_on_the_order_of_the_source(tmp_path: Path
     ids = [f"{i:03}" for i in range(500)]
     for name, order in (("a", np.arange(500)), ("b", shuffled)):
         found = footprints(lon[order], lat[order], ids=[ids[i] for i in order])
-        table, _ = sample_buildings(found, risk_over(WINDOW), WHOLE, "y0_x0", "corrected")
+        table, _ = sample_buildings(FIRE, found, risk_over(WINDOW), WHOLE, "y0_x0", "corrected")
         write_region_buildings(table, tmp_path / name, {})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
@@ -141,13 +144,18 @@ def test_wrong_arrays_and_regions_are_named() -> None:
     risk = risk_over(WINDOW)
     with pytest.raises(ValueError, match=r"y0_x0: bp_2047 has shape \(2, 2\), its window \(60, 80"):
         sample_buildings(
-            found, {**risk, "bp_2047": np.zeros((2, 2), np.float32)}, WHOLE, "y0_x0", "corrected"
+            FIRE,
+            found,
+            {**risk, "bp_2047": np.zeros((2, 2), np.float32)},
+            WHOLE,
+            "y0_x0",
+            "corrected",
         )
     del risk["crps_scott"]
     with pytest.raises(ValueError, match="lack 'crps_scott'"):
-        sample_buildings(found, risk, WHOLE, "y0_x0", "corrected")
+        sample_buildings(FIRE, found, risk, WHOLE, "y0_x0", "corrected")
     with pytest.raises(UnknownRegionError):
-        sample_buildings(found, risk, WHOLE, "y9_x9", "corrected")
+        sample_buildings(FIRE, found, risk, WHOLE, "y9_x9", "corrected")
 
 
 def test_boulder_is_in_one_region_and_one_county(shared_data: Path, tmp_path: Path) -> None:
@@ -161,7 +169,12 @@ def test_boulder_is_in_one_region_and_one_county(shared_data: Path, tmp_path: Pa
     )
     values = np.broadcast_to(np.float32(0.25), window.shape)
     table, report = sample_buildings(
-        source.read(window.bounds), dict.fromkeys(VARIABLES, values), CONUS, region_id, "corrected"
+        FIRE,
+        source.read(window.bounds),
+        dict.fromkeys(VARIABLES, values),
+        CONUS,
+        region_id,
+        "corrected",
     )
     assert (report.read, report.written, report.without_code) == (13_491, 13_491, 0)
     for column, value in (("GEOID", "08013"), ("state", "CO"), ("county", "Boulder")):

@@ -12,14 +12,19 @@ from pyproj import CRS, Transformer
 from zarr.storage import MemoryStore, WrapperStore
 
 from ocr_assets.regions import inputs
+from ocr_assets.regions.fire_risk import (
+    holds_data,
+    input_bytes,
+    raster_names,
+    read_region_inputs,
+)
 from ocr_assets.regions.grid import RegionGrid, UnknownRegionError, Window
-from ocr_assets.regions.inputs import (
+from ocr_assets.regions.raster_cuts import (
     CrsError,
     EmptyRasterError,
     GridError,
     MissingInputError,
     ValueRangeError,
-    read_region_inputs,
 )
 from ocr_assets.regions.risk import halo
 from ocr_assets.sample.rasters import WIND_CRS, coarse_rasters, fine_rasters
@@ -71,7 +76,7 @@ def test_pieces_are_those_of_the_region(datasets: Datasets) -> None:
     at = datasets[BP_270M]["BP"].sel(y=source.y, x=source.x)
     np.testing.assert_array_equal(source.values, at.values)
     assert read.wind_direction_distribution.values.shape[2] == 8
-    assert inputs.input_bytes(read) > 4 * 60 * 50 * 4
+    assert input_bytes(read) > 4 * 60 * 50 * 4
 
 
 @pytest.mark.parametrize("axis", ["latitude", "longitude"])
@@ -374,12 +379,12 @@ def test_region_must_hold_data(datasets: Datasets, region_id: str) -> None:
 
 def test_holds_data(datasets: Datasets) -> None:
     window = GRID.region_window("y0_x0")
-    assert inputs.holds_data(datasets[RISK], window)
+    assert holds_data(datasets[RISK], window)
     crps = datasets[RISK]["CRPS"].where(datasets[RISK]["latitude"] > window.bounds[3])
     emptied = datasets[RISK].assign(CRPS=crps)
-    assert not inputs.holds_data(emptied, window)
-    assert inputs.holds_data(emptied, GRID.region_window("y1_x0"))
+    assert not holds_data(emptied, window)
+    assert holds_data(emptied, GRID.region_window("y1_x0"))
 
 
 def test_every_input_has_a_schema() -> None:
-    assert set(inputs.raster_names({})) <= set(inputs.RASTERS)
+    assert set(raster_names({})) <= set(inputs.RASTERS)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ocr_assets
-from ocr_assets.regions.preview import PALETTE, risk_preview
+from ocr_assets.regions.fire_risk import FIRE
+from ocr_assets.regions.preview import PALETTE, score_preview
 
 # Matrices in linear light that simulate dichromats: Machado, Oliveira, Fernandes (2009).
 VISION = {
@@ -37,6 +38,10 @@ VISION = {
 }
 
 
+def preview(rps: np.ndarray, max_side: int = 320) -> bytes:
+    return score_preview(FIRE.scores[0], rps, max_side)
+
+
 def pixels(png: bytes) -> NDArray[np.uint8]:
     """RGBA of a picture, top row first."""
     return np.asarray(Image.open(BytesIO(png)).convert("RGBA"))
@@ -49,7 +54,7 @@ def colour(score: int) -> tuple[int, ...]:
 
 def test_each_pixel_has_the_colour_of_its_score_and_north_is_up() -> None:
     rps = np.array([[0, 0.005, 0.01], [0.02, 0.5, np.nan], [3, 99, 101]], np.float32)
-    found = pixels(risk_preview(rps))
+    found = pixels(preview(rps))
     expected: list[list[int | None]] = [[10, 10, 10], [3, 8, None], [0, 1, 2]]
     for place, rgba in zip(np.ndindex(3, 3), found.reshape(9, 4), strict=True):
         score = expected[place[0]][place[1]]
@@ -64,7 +69,7 @@ def test_blocks_show_the_score_of_the_mean_of_their_data() -> None:
     rps[0, 0] = 0.04  # The only pixel with data of the south-west block.
     rps[0:2, 2:4] = [[0.0, 0.0], [0.0, 4.0]]
     rps[4, 6] = 0.0  # A block of one pixel in the far corner.
-    found = pixels(risk_preview(rps, max_side=4))
+    found = pixels(preview(rps, max_side=4))
     assert found.shape == (3, 4, 4)
     assert tuple(found[2, 0]) == colour(4)
     assert tuple(found[2, 1]) == colour(9)
@@ -77,7 +82,7 @@ def test_means_agree_with_numpy() -> None:
     rps = (10 ** generator.uniform(-3, 1, (60, 90))).astype(np.float32)
     rps[generator.random(rps.shape) < 0.3] = np.nan
     means = np.nanmean(rps.reshape(20, 3, 30, 3), axis=(1, 3), dtype=np.float64)
-    assert risk_preview(rps, max_side=30) == risk_preview(means.astype(np.float32))
+    assert preview(rps, max_side=30) == score_preview(FIRE.scores[0], means.astype(np.float32))
 
 
 def test_full_size_region_is_small_and_quick() -> None:
@@ -87,9 +92,9 @@ def test_full_size_region_is_small_and_quick() -> None:
     )
     rps[:, :900] = np.nan
     assert rps.shape == (6000, 4500)
-    png = risk_preview(rps)
+    png = preview(rps)
     start = time.process_time()
-    assert risk_preview(rps) == png
+    assert preview(rps) == png
     spent = time.process_time() - start
     assert max(pixels(png).shape) <= 320
     assert len(png) <= 40_000, "incompressible noise is the worst case"
@@ -97,18 +102,18 @@ def test_full_size_region_is_small_and_quick() -> None:
 
 
 def test_region_without_data_is_transparent() -> None:
-    assert not pixels(risk_preview(np.full((700, 900), np.nan, np.float32)))[..., 3].any()
+    assert not pixels(preview(np.full((700, 900), np.nan, np.float32)))[..., 3].any()
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 2, 2)])
 def test_wrong_shape_is_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=re.escape(str(shape))):
-        risk_preview(np.zeros(shape, np.float32))
+        preview(np.zeros(shape, np.float32))
 
 
 def test_negative_risk_is_an_error() -> None:
     with pytest.raises(ValueError, match="negative"):
-        risk_preview(np.full((2, 2), -0.5, np.float32))
+        preview(np.full((2, 2), -0.5, np.float32))
 
 
 @pytest.mark.parametrize("vision", VISION)

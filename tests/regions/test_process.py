@@ -9,7 +9,8 @@ import shapely
 from sample_worlds import World
 
 from ocr_assets.deployment import Deployment
-from ocr_assets.regions.buildings import BUILDING_SCHEMA
+from ocr_assets.regions.buildings import building_schema
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.grid import UnknownRegionError
 from ocr_assets.regions.inputs import BUILDINGS
 from ocr_assets.regions.process import RegionResult, process_region, summarise
@@ -18,6 +19,7 @@ from ocr_assets.regions.risk import VARIABLES
 
 def process(deployment: Deployment, region_id: str, method: str = "corrected") -> RegionResult:
     return process_region(
+        FIRE,
         deployment.rasters,
         deployment.footprints,
         deployment.grid,
@@ -33,7 +35,7 @@ def test_a_region_has_everything(world: World) -> None:
         assert values.dtype == np.float32
         assert values.shape == (300, 240)
         assert not np.isnan(values).any(), name
-    assert result.buildings.schema == BUILDING_SCHEMA
+    assert result.buildings.schema == building_schema(FIRE)
     assert result.report.balanced
     assert result.report.written == result.buildings.num_rows > 100
     assert result.preview.startswith(b"\x89PNG")

@@ -16,14 +16,14 @@ from hypothesis.extra import numpy as hnp
 
 from ocr_assets.geoparquet import GeoParquetError, bbox_array, wkb_array
 from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.geographies import CODE_LENGTH, LEVELS, Level, geography_schema
 from ocr_assets.regions.risk import SCORE_EDGES, Method
 from ocr_assets.regions.statistics import (
     PERCENTILES,
-    SUMMARISED,
     StatisticsReport,
+    class_histogram,
     group_quantiles,
-    score_histogram,
     statistics_schema,
     summarise,
     write_statistics,
@@ -46,8 +46,8 @@ def partitioned(tables: list[pa.Table], folder: Path) -> ds.Dataset:
     regions = {
         f"y0_x{i}": write_region(table, folder / f"{i}.parquet") for i, table in enumerate(tables)
     }
-    files, _ = partition_buildings(regions, folder / "buildings", {})
-    return open_buildings([str(path) for path in files.values()], str(folder / "buildings"))
+    files, _ = partition_buildings(FIRE, regions, folder / "buildings", {})
+    return open_buildings(FIRE, [str(path) for path in files.values()], str(folder / "buildings"))
 
 
 def geographies(level: Level, codes: list[str]) -> pa.Table:
@@ -73,10 +73,10 @@ def collect(
     dataset: ds.Dataset, level: Level, outlines: pa.Table, method: Method = "corrected"
 ) -> tuple[pa.Table, StatisticsReport]:
     tables, report = [], StatisticsReport()
-    for table, part in summarise(dataset, level, outlines, method):
+    for table, part in summarise(FIRE, dataset, level, outlines, method):
         tables.append(table)
         report += part
-    return pa.concat_tables(tables or [statistics_schema(level).empty_table()]), report
+    return pa.concat_tables(tables or [statistics_schema(FIRE, level).empty_table()]), report
 
 
 @given(
@@ -121,7 +121,7 @@ def test_published_histogram_counts_upper_edges_and_loses_what_is_above() -> Non
     def histogram(*rps: float, method: Method) -> list[int]:
         values = np.array(rps, np.float32)
         group = np.zeros(len(values), np.intp)
-        return score_histogram(group, values, 1, method)[0].tolist()
+        return class_histogram(FIRE.scores[0], group, values, 1, method)[0].tolist()
 
     assert histogram(*SCORE_EDGES, method="published") == [0, *[1] * 10]
     assert histogram(0.005, 0.015, 3.5, 150, method="published") == [0, 1, 1, *[0] * 7, 1]
@@ -145,7 +145,7 @@ def test_statistics_are_those_of_a_plain_grouping(level: Level, tmp_path: Path) 
     pd.testing.assert_series_equal(
         found["building_count"], groups.size(), check_names=False, check_index=True
     )
-    for name in SUMMARISED:
+    for name in FIRE.summarised:
         values = groups[name]
         np.testing.assert_allclose(
             found[f"{name}_mean"], values.apply(lambda v: v.astype(float).mean()), rtol=1e-12
@@ -197,7 +197,7 @@ def test_every_geography_has_a_row_with_its_outline(tmp_path: Path) -> None:
     dataset = partitioned([building_table(["08013", "08013", "56001"])], tmp_path)
     listed = geographies("county", ["06001", "08013", "08014"])
     table, report = collect(dataset, "county", listed)
-    assert table.schema == statistics_schema("county")
+    assert table.schema == statistics_schema(FIRE, "county")
     assert report == StatisticsReport(3, 3, 0, 1, 4, 2)
     assert table["GEOID"].to_pylist() == ["06001", "08013", "08014", "56001"]
     assert table["building_count"].to_pylist() == [0, 2, 0, 1]
@@ -232,7 +232,7 @@ def test_bytes_do_not_depend_on_files_or_threads(level: Level, tmp_path: Path) -
             pa.set_cpu_count(count)
             path = tmp_path / name
             reports.append(
-                write_statistics(path, dataset, level, none(level), "corrected", {"a": 1})
+                write_statistics(FIRE, path, dataset, level, none(level), "corrected", {"a": 1})
             )
     finally:
         pa.set_cpu_count(threads)
@@ -245,12 +245,12 @@ def test_file_is_geoparquet_and_outlines_may_come_from_a_file(tmp_path: Path) ->
     outlines = tmp_path / "counties.parquet"
     write_region(geographies("county", ["08013", "56001"]), outlines)
     path = tmp_path / "statistics.parquet"
-    report = write_statistics(path, dataset, "county", ds.dataset(outlines), "published", {})
+    report = write_statistics(FIRE, path, dataset, "county", ds.dataset(outlines), "published", {})
     assert report.geographies == 2
     frame = geopandas.read_parquet(path)
     assert frame["building_count"].tolist() == [3, 0]
     assert frame.geometry.is_valid.all()
-    assert pq.read_schema(path).remove_metadata() == statistics_schema("county")
+    assert pq.read_schema(path).remove_metadata() == statistics_schema(FIRE, "county")
 
 
 def test_set_without_partition_keys_is_refused(tmp_path: Path) -> None:

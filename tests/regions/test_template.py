@@ -5,29 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.grid import CONUS, RegionGrid, Window
 from ocr_assets.regions.risk import VARIABLES
 from ocr_assets.regions.template import (
-    ATTRIBUTES,
     LARGEST_CHUNK,
+    attributes,
     chunk_shape,
     region_slices,
     variable_attributes,
 )
+from ocr_assets.regions.wind_risk import WIND_RISK
 
 
 def test_every_variable_has_a_name_and_units() -> None:
-    attributes = variable_attributes()
-    assert tuple(attributes) == VARIABLES
-    for name, described in attributes.items():
+    described_ones = variable_attributes(FIRE)
+    assert tuple(described_ones) == VARIABLES
+    for name, described in described_ones.items():
         assert described["units"] == ("1" if name.startswith("bp_") else "percent")
-    assert len({described["long_name"] for described in attributes.values()}) == len(VARIABLES)
-    assert "2047" in attributes["rps_2047"]["long_name"]
+    assert len({described["long_name"] for described in described_ones.values()}) == len(VARIABLES)
+    assert "2047" in described_ones["rps_2047"]["long_name"]
 
 
 def test_the_store_names_its_licence_and_sources() -> None:
-    assert ATTRIBUTES["license_name"] == "CC-BY-4.0"
-    assert "RDS-2025-0006" in ATTRIBUTES["data_sources"]
+    assert attributes(FIRE)["license_name"] == "CC-BY-4.0"
+    assert "RDS-2025-0006" in attributes(FIRE)["data_sources"]
+    assert "CONUS404" in attributes(WIND_RISK)["data_sources"]
 
 
 @pytest.mark.parametrize(

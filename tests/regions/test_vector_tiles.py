@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from ocr_assets.geoparquet import GeoParquetError, bbox_array, wkb_array, write_geoparquet
 from ocr_assets.regions import geojson_lines, tippecanoe
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.pmtiles import ArchiveError, read_header, read_metadata
 from ocr_assets.regions.tippecanoe import TileError
 from ocr_assets.regions.vector_tiles import (
-    BUILDING_PROPERTIES,
     REGION_LAYERS,
     TileInputError,
     building_centroid_tiles,
@@ -36,7 +36,7 @@ METRE = 1 / 111_195
 def _buildings(boxes: Any, **columns: Any) -> pa.Table:
     boxes = np.asarray(boxes, object)
     half = np.full(len(boxes), 0.5, np.float32)
-    values = {name: columns.get(name, half) for name in BUILDING_PROPERTIES}
+    values = {name: columns.get(name, half) for name in FIRE.tiled}
     return pa.table(values | {"geometry": wkb_array(boxes), "bbox": bbox_array(boxes)})
 
 
@@ -80,7 +80,7 @@ def test_every_building_is_at_the_highest_zoom_with_its_exact_values(tmp_path: P
     town = _town(1500)
     files = [_write(tmp_path / f"{i}.parquet", town.slice(i * 500, 500)) for i in range(3)]
     steps: list[int] = []
-    report = building_tiles(files, tmp_path / "buildings.pmtiles", steps.append)
+    report = building_tiles(FIRE, files, tmp_path / "buildings.pmtiles", steps.append)
 
     assert (report.features, report.left_out, steps) == (1500, 0, [500, 1000, 1500])
     assert report.layers == {"risk": 1500}
@@ -95,7 +95,7 @@ def test_every_building_is_at_the_highest_zoom_with_its_exact_values(tmp_path: P
 
     found = _by_id(_decode(tmp_path / "buildings.pmtiles", 14))
     assert sorted(found) == list(range(1, 1501))
-    for key, name in enumerate(BUILDING_PROPERTIES):
+    for key, name in enumerate(FIRE.tiled):
         values = np.array([found[i + 1][str(key)] for i in range(1500)])
         # Exact as float32: nothing is rounded on the way.
         assert np.array_equal(values.astype(np.float32), town[name].to_numpy())
@@ -127,7 +127,7 @@ def test_footprints_thinner_than_the_tile_grid_are_kept(tmp_path: Path) -> None:
         tmp_path / "in.parquet",
         _buildings(shapely.box(west, south, west + width, south + height)),
     )
-    building_tiles([file], tmp_path / "out.pmtiles")
+    building_tiles(FIRE, [file], tmp_path / "out.pmtiles")
     assert len(_by_id(_decode(tmp_path / "out.pmtiles", 14))) == 300
 
 
@@ -136,11 +136,11 @@ def test_a_crowded_tile_raises_the_highest_zoom_and_loses_nothing(tmp_path: Path
     random = np.random.default_rng(5)
     # Within one tile of zoom 14.
     west, south = random.uniform((-105.310, 40.000), (-105.295, 40.010), (count, 2)).T
-    values = {name: random.random(count, np.float32) for name in BUILDING_PROPERTIES}
+    values = {name: random.random(count, np.float32) for name in FIRE.tiled}
     side = 4 * METRE
     table = _buildings(shapely.box(west, south, west + side, south + side), **values)
     file = _write(tmp_path / "in.parquet", table)
-    report = building_tiles([file], tmp_path / "out.pmtiles")
+    report = building_tiles(FIRE, [file], tmp_path / "out.pmtiles")
     assert report.max_zoom > 14
     assert len(_by_id(_decode(tmp_path / "out.pmtiles", report.max_zoom))) == count
 
@@ -151,7 +151,7 @@ def test_centroids_are_of_buildings_with_risk_and_keep_small_risk(tmp_path: Path
     west = -105.3 + np.arange(8) * 0.001
     boxes = shapely.box(west, np.full(8, 40), west + 0.0002, np.full(8, 40.0002))
     file = _write(tmp_path / "in.parquet", _buildings(boxes, rps_2011=rps, rps_2047=other))
-    report = building_centroid_tiles([file], tmp_path / "out.pmtiles")
+    report = building_centroid_tiles(FIRE, [file], tmp_path / "out.pmtiles")
 
     assert (report.features, report.left_out) == (5, 3)
     assert read_metadata(tmp_path / "out.pmtiles")["name"] == "centroid"
@@ -206,6 +206,7 @@ def test_regional_statistics_have_their_layers_and_properties(tmp_path: Path) ->
         {},
     )
     report = regional_tiles(
+        FIRE,
         {
             "block": block,
             "tract": block.slice(0, 0),
@@ -247,7 +248,7 @@ def test_the_finest_level_with_rows_decides_the_highest_zoom(tmp_path: Path) -> 
     box = [shapely.box(-105.3, 40, -105.2, 40.1)]
     county = _statistics(["08013"], box, NAME=["Boulder"])
     nothing = _statistics(["080130001"], box).slice(0, 0)
-    report = regional_tiles({"county": county, "block": nothing}, tmp_path / "out.pmtiles")
+    report = regional_tiles(FIRE, {"county": county, "block": nothing}, tmp_path / "out.pmtiles")
     assert report.max_zoom == REGION_LAYERS["county"].top_zoom < REGION_LAYERS["block"].top_zoom
 
 
@@ -257,6 +258,7 @@ def test_neighbours_share_their_border_when_simplified(tmp_path: Path) -> None:
     west = shapely.Polygon([*border, (-106, 41), (-106, 40)])
     east = shapely.Polygon([*border, (-104, 41), (-104, 40)])
     regional_tiles(
+        FIRE,
         {"county": _statistics(["1", "2"], [west, east], NAME=["west", "east"])},
         tmp_path / "out.pmtiles",
     )
@@ -293,14 +295,14 @@ def test_rows_without_a_geometry_are_counted(tmp_path: Path) -> None:
     boxes = [shapely.box(-105, 40, -104.999, 40.001), None, shapely.Polygon()]
     table = _buildings(boxes)
     pq.write_table(table, tmp_path / "in.parquet")
-    report = building_tiles([tmp_path / "in.parquet"], tmp_path / "out.pmtiles")
+    report = building_tiles(FIRE, [tmp_path / "in.parquet"], tmp_path / "out.pmtiles")
     assert (report.features, report.left_out) == (1, 2)
 
 
 def test_bad_input_is_named_and_leaves_the_old_archive(tmp_path: Path) -> None:
     output = tmp_path / "out.pmtiles"
     good = _write(tmp_path / "good.parquet", _town(50))
-    building_tiles([good], output)
+    building_tiles(FIRE, [good], output)
     before = output.read_bytes()
 
     truncated = tmp_path / "truncated.parquet"
@@ -319,11 +321,11 @@ def test_bad_input_is_named_and_leaves_the_old_archive(tmp_path: Path) -> None:
     ):
         # The bad file comes second: the tile maker is at work when it is met.
         with pytest.raises(error, match=said):
-            building_tiles([good, file], output)
+            building_tiles(FIRE, [good, file], output)
     with pytest.raises(TileInputError, match="'parish'"):
-        regional_tiles({"parish": _town(1)}, output)  # type: ignore[dict-item]
+        regional_tiles(FIRE, {"parish": _town(1)}, output)  # type: ignore[dict-item]
     with pytest.raises(TileInputError, match="the table for blocks has no column"):
-        regional_tiles({"block": _town(1)}, output)
+        regional_tiles(FIRE, {"block": _town(1)}, output)
     assert output.read_bytes() == before
     assert not list(tmp_path.glob(".tiles-*"))
 

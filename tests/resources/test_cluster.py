@@ -356,9 +356,9 @@ def test_coiled_gets_what_settings_and_stage_say(coiled: list[dict[str, Any]]) -
         coiled_spot_policy="spot",
     )
     found = DaskCluster(settings)
-    results = dict(found.map(cluster_work.fail_odd, ["2"], stage=SMALL, name="t"))
+    results = dict(found.map(cluster_work.fail_odd, ["2", "4", "6", "8"], stage=SMALL, name="t"))
     found.close()
-    assert results == {"2": "2"}
+    assert results == {key: key for key in ("2", "4", "6", "8")}
     (arguments,) = coiled
     name = arguments.pop("name")
     assert name.startswith("ocr-qa-")
@@ -381,6 +381,7 @@ def test_credentials_go_to_coiled_only_if_that_is_set(coiled: list[dict[str, Any
     list(found.map(cluster_work.echo, ["a"], stage=SMALL, name="t"))
     found.close()
     assert coiled[0]["credentials"] == "local"
+    assert coiled[0]["n_workers"] == 1, "no more machines than pieces of work"
 
 
 def test_what_coiled_refuses_is_one_line(coiled: list[dict[str, Any]]) -> None:

@@ -30,6 +30,12 @@ ALL = {
     "OCR_METHOD": ("published", "method", "published"),
     "OCR_REGIONS_PER_RUN": ("7", "regions_per_run", 7),
     "OCR_VOLUMES_SOURCE": ("s3://archive/", "volumes_source", "s3://archive"),
+    "OCR_VOLUMES_ANONYMOUS": ("true", "volumes_anonymous", True),
+    "OCR_VOLUMES_ENDPOINT_URL": (
+        "http://127.0.0.1:8",
+        "volumes_endpoint_url",
+        "http://127.0.0.1:8",
+    ),
     "OCR_MODELS_ROOT": ("/data/models", "models_root", Path("/data/models")),
     "OCR_JOB_TYPES": ("/data/types.toml", "job_types", Path("/data/types.toml")),
     "OCR_S3_ENDPOINT_URL": ("http://127.0.0.1:9", "s3_endpoint_url", "http://127.0.0.1:9"),
@@ -58,6 +64,32 @@ ALL = {
         "alert_webhook_url",
         SecretStr("https://hooks.example/T/B"),
     ),
+    "OCR_ELEVATION_SOURCE": (
+        "https://stac.example/v1/",
+        "elevation_source",
+        "https://stac.example/v1",
+    ),
+    "OCR_ELEVATION_ACCESS": ("requester-pays", "elevation_access", "requester-pays"),
+    "OCR_SENTINEL1_SOURCE": ("/data/imagery", "sentinel1_source", "/data/imagery"),
+    "OCR_SENTINEL1_ACCESS": ("anonymous", "sentinel1_access", "anonymous"),
+    "OCR_SENTINEL1_ORBIT": ("descending", "sentinel1_orbit", "descending"),
+    "OCR_SENTINEL2_SOURCE": ("/data/imagery", "sentinel2_source", "/data/imagery"),
+    "OCR_SENTINEL2_ACCESS": ("signed", "sentinel2_access", "signed"),
+    "OCR_SAS_TOKEN_URL": (
+        "https://sas.example/token",
+        "sas_token_url",
+        "https://sas.example/token",
+    ),
+    "OCR_SAS_SUBSCRIPTION_KEY": ("a0b1", "sas_subscription_key", SecretStr("a0b1")),
+    "OCR_TILES_PER_RUN": ("7", "tiles_per_run", 7),
+    "OCR_TILES_OUTPUT_URI": ("s3://bucket/tiles/", "tiles_output_uri", "s3://bucket/tiles"),
+    "OCR_TREE_COVER_MODEL": ("/models/a.pb", "tree_cover_model", Path("/models/a.pb")),
+    "OCR_SUPERRESOLUTION_MODEL": (
+        "/models/b.onnx",
+        "superresolution_model",
+        Path("/models/b.onnx"),
+    ),
+    "OCR_TREE_COVER_SEED": ("7", "tree_cover_seed", 7),
     "OCR_DEBUG": ("1", "debug", True),
 }
 """Each variable: a value, the setting it makes, and what is read from it."""
@@ -106,6 +138,7 @@ def test_defaults() -> None:
     assert settings.version_label == "dev"
     assert settings.storage_root == root
     assert settings.output_root == f"{root}/qa/dev"
+    assert settings.tiles_uri == f"{root}/qa/tiles"
     assert settings.icechunk_uri == f"{root}/qa/icechunk/region-risk"
     assert settings.icechunk_branch == "qa"
     assert settings.catalog_uri == f"{root}/input/catalog.json"
@@ -132,6 +165,8 @@ def test_places_follow_from_the_settings(set_variables: Any) -> None:
     )
     settings = load_settings()
     assert settings.output_root == "s3://bucket/some/root/production/v2.0.1"
+    assert settings.tiles_uri == "s3://bucket/some/root/production/tiles"
+    assert settings.imagery_folder == default_data_folder() / "input" / "imagery"
     assert settings.icechunk_uri == "s3://bucket/some/root/production/icechunk/region-risk"
     assert settings.catalog_uri == "s3://bucket/some/root/input/catalog.json"
     assert settings.icechunk_branch == "production"
@@ -142,6 +177,8 @@ def test_places_a_user_sets_apart(set_variables: Any) -> None:
     set_variables(**{name: value for name, (value, _, _) in ALL.items()})
     settings = load_settings()
     assert settings.output_root == "/data/vector/v1.2.3_r2"
+    assert settings.tiles_uri == "s3://bucket/tiles"
+    assert settings.imagery_folder == Path("/data/ocr/input/imagery")
     assert settings.icechunk_uri == "s3://bucket/risk"
     assert settings.icechunk_branch == "try-2"
     assert settings.catalog_uri == "/data/catalog.json"
@@ -242,6 +279,8 @@ def test_a_wrong_secret_is_not_told(name: str, value: str, set_variables: Any) -
         ("OCR_GITHUB_SINCE", "2026-01-31T12:00:00", "without a time zone"),
         ("OCR_GITHUB_SINCE", "yesterday", "valid datetime"),
         ("OCR_GITHUB_SECONDS", "1", "greater than or equal to 5"),
+        ("OCR_VOLUMES_ANONYMOUS", "perhaps", "valid boolean"),
+        ("OCR_VOLUMES_ENDPOINT_URL", "archive.tbrc.org", "not http://host:port"),
         ("OCR_MODELS_ROOT", "s3://bucket/models", "not a local path"),
         ("OCR_JOB_TYPES", "https://host/types.toml", "not a local path"),
         ("OCR_S3_ENDPOINT_URL", "127.0.0.1:9000", "not http://host:port"),

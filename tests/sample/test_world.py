@@ -11,6 +11,7 @@ import pytest
 import shapely
 
 from ocr_assets.regions import inputs
+from ocr_assets.regions.fire_risk import holds_data, raster_names, read_region_inputs
 from ocr_assets.regions.footprints import read_buildings
 from ocr_assets.regions.geographies import CODE_LENGTH, LEVELS, read_geographies
 from ocr_assets.regions.grid import CONUS, UnknownRegionError
@@ -70,16 +71,16 @@ def test_catalog_names_every_input(catalog: Catalog) -> None:
 def test_valid_regions_are_those_with_data(catalog: Catalog) -> None:
     risk = catalog.open_raster(inputs.CONDITIONAL_RISK)
     grid = catalog.grid
-    with_data = [id_ for id_ in grid if inputs.holds_data(risk, grid.region_window(id_))]
+    with_data = [id_ for id_ in grid if holds_data(risk, grid.region_window(id_))]
     assert list(grid.valid) == with_data
     assert set(grid) - set(grid.valid) == {"y2_x3"}
 
 
 def test_every_region_passes_the_input_checks(catalog: Catalog) -> None:
-    rasters = {name: catalog.open_raster(name) for name in inputs.raster_names(catalog.datasets)}
+    rasters = {name: catalog.open_raster(name) for name in raster_names(catalog.datasets)}
     zeros = calm = 0
     for region_id in catalog.grid.valid:
-        read = inputs.read_region_inputs(rasters, catalog.grid, region_id, "corrected")
+        read = read_region_inputs(rasters, catalog.grid, region_id, "corrected")
         zeros += int((read.burn_probability_270m[2011].values == 0).sum())
         total = read.wind_direction_distribution.values.sum(axis=-1)
         np.testing.assert_allclose(total[total > 0], 1, atol=1e-6)
@@ -223,8 +224,8 @@ def test_full_size_region_with_real_buildings(shared_data: Path, tmp_path: Path)
     assert catalog.open_raster(inputs.CONDITIONAL_RISK)["CRPS"].shape == CONUS.window.shape
     stored = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     assert stored < 300e6
-    rasters = {name: catalog.open_raster(name) for name in inputs.raster_names(catalog.datasets)}
-    read = inputs.read_region_inputs(rasters, catalog.grid, "y9_x16", "corrected")
+    rasters = {name: catalog.open_raster(name) for name in raster_names(catalog.datasets)}
+    read = read_region_inputs(rasters, catalog.grid, "y9_x16", "corrected")
     assert read.conditional_risk.shape == (6000, 4500)
     assert not np.isnan(read.conditional_risk).any()
 

@@ -1,4 +1,4 @@
-"""Requests by messages of a real SQS protocol server: hidden, delivered again, deleted, put aside."""
+"""Requests by messages of a real SQS protocol server: hidden, delivered again, then deleted."""
 
 from __future__ import annotations
 
@@ -95,11 +95,16 @@ def queue(s3_bucket: Storage, tmp_path: Path) -> Queue:
     return Queue(s3_bucket, tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server tells at once that there is no message."""
+    monkeypatch.setattr(request_queue, "_WAIT_SECONDS", 0)
+
+
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages are hidden for a second only."""
-    for module in (request_queue, inbox_module):
-        monkeypatch.setattr(module, "HIDDEN_SECONDS", 1)
+    monkeypatch.setattr(request_queue, "_MOST_HIDDEN", 1)
 
 
 def test_a_message_is_deleted_by_the_tick_that_finds_its_runs(queue: Queue) -> None:
@@ -154,7 +159,7 @@ def test_a_message_that_was_put_aside_is_deleted_when_it_comes_again(
 
 
 def test_what_is_worked_on_stays_hidden(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request_queue, "HIDDEN_SECONDS", 3)
+    monkeypatch.setattr(request_queue, "_MOST_HIDDEN", 3)
     queue.send(asks())
     assert queue.daemon.tick() == KEYS[:1]
     # As if half of the time that it is hidden for had passed.
@@ -162,9 +167,9 @@ def test_what_is_worked_on_stays_hidden(queue: Queue, monkeypatch: pytest.Monkey
     (kept,) = cursor["receipts"].values()
     kept["until"] = time.time()
     queue.daemon.cursor = json.dumps(cursor)
-    monkeypatch.setattr(request_queue, "HIDDEN_SECONDS", 600)
+    monkeypatch.setattr(request_queue, "_MOST_HIDDEN", 600)
     queue.daemon.tick()
-    time.sleep(3.5)
+    time.sleep(3.2)
     assert queue.count() == (0, 1)
     (kept,) = json.loads(queue.daemon.cursor or "")["receipts"].values()
     assert kept["until"] > time.time() + 500
@@ -219,6 +224,7 @@ def test_no_more_messages_are_received_than_can_be_worked_on(
     queue.daemon.tick()
     assert queue.count() == (3, 12)
     queue.until_quiet()
+    assert queue.until_quiet() == []
     assert queue.count() == (0, 0)
 
 
@@ -271,6 +277,7 @@ def test_a_notification_of_a_file_in_the_inbox_needs_nothing_more(notified: Queu
     assert letter.id.endswith("-my_request____.json")
     notified.until_quiet()
     # Writing accepted/… and done/… notified too; those are no requests.
+    assert notified.daemon.tick() == []
     assert notified.count() == (0, 0)
     rejected = notified.inbox.storage.files("rejected")
     assert rejected == []

@@ -260,6 +260,7 @@ def test_a_run_that_was_never_launched_is_requested_again(local_tiles: Requests)
             b'{"ocr": "tile_request", "years": {"2023": ["1X2Y\'; DROP TABLE runs; --"]}}',
             "not a tile id",
         ),
+        ("projects.json", b'{"Records": 1}', "project 'Records': not of the right form"),
         ("polygons.json", b'{"type": "FeatureCollection", "features": []}', "--year YEAR"),
         ("'; rm -rf $HOME; '.csv", b"a,b\n1,2\n", "has the columns"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def page(
 
 
 def write(path: Path, pixels: NDArray[np.bool_] | NDArray[np.uint8], *pages: PageResult) -> Path:
-    with SearchablePdf(path, "bo") as pdf:
+    with path.open("wb") as file, SearchablePdf(file, "bo") as pdf:
         for item in pages:
             pdf.add(pixels, item)
     return path
@@ -94,7 +95,7 @@ def test_the_image_is_there_and_the_text_is_not_seen(tmp_path: Path, kind: str) 
 
 def test_same_pages_same_bytes_and_a_page_without_result(tmp_path: Path) -> None:
     for name in ("a.pdf", "b.pdf"):
-        with SearchablePdf(tmp_path / name, "bo") as pdf:
+        with (tmp_path / name).open("wb") as file, SearchablePdf(file, "bo") as pdf:
             pdf.add(ink())
             pdf.add(ink(), page("ཀ", (0, 0, 9, 9), ()))
     assert (tmp_path / "a.pdf").read_bytes() == (tmp_path / "b.pdf").read_bytes()
@@ -102,9 +103,9 @@ def test_same_pages_same_bytes_and_a_page_without_result(tmp_path: Path) -> None
         assert document[0].get_textpage().get_text_bounded() == ""
 
 
-def test_a_result_of_another_image_is_refused(tmp_path: Path) -> None:
+def test_a_result_of_another_image_is_refused() -> None:
     with (
         pytest.raises(ValueError, match="1900 x 1400"),
-        SearchablePdf(tmp_path / "a.pdf", "bo") as pdf,
+        SearchablePdf(io.BytesIO(), "bo") as pdf,
     ):
         pdf.add(ink(), synthetic_page(1))

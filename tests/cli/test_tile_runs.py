@@ -1,0 +1,194 @@
+"""Tiles by command: plan, run, reports, retry, store checks, and answers from what was made."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+import shapely
+from sample_worlds import Outcome
+
+from ocr_assets.sample.imagery import DEFAULT_TILES
+from ocr_assets.tiles.grid import Tile, TileGrid
+
+ONE, OTHER = DEFAULT_TILES
+FAR = "1035X727Y"
+
+
+@dataclass
+class Work:
+    """A folder with requests, over the sample imagery, and the command."""
+
+    folder: Path
+    imagery: Path
+    ocr: Callable[..., Outcome]
+
+    def __call__(self, *arguments: str) -> Outcome:
+        sources = ("ELEVATION", "SENTINEL1", "SENTINEL2")
+        places = {f"OCR_{source}_SOURCE": str(self.imagery) for source in sources}
+        return self.ocr("tiles", *arguments, OCR_TILES_PER_RUN="1", **places)
+
+    def request(self, *tiles: str) -> str:
+        path = self.folder / f"request{len(tiles)}.json"
+        path.write_text(json.dumps({"project": {"2023": {"missing_tiles": list(tiles)}}}))
+        return str(path)
+
+
+@pytest.fixture
+def work(ocr: Callable[..., Outcome], sample_imagery: Path, tmp_path: Path) -> Work:
+    """Nothing is made yet; the imagery may be changed."""
+    imagery = tmp_path / "imagery"
+    shutil.copytree(sample_imagery, imagery)
+    return Work(tmp_path, imagery, ocr)
+
+
+def totals(work: Work, request: str) -> dict[str, dict[str, int]]:
+    shown = work("status", request, "--json")
+    assert shown.status == 0, shown.err
+    return json.loads(shown.out)["totals"]
+
+
+def damaged_scene(work: Work) -> Path:
+    """A file of an optical scene without clouds."""
+    scenes = json.loads((work.imagery / "sentinel-2-l2a.json").read_text())["features"]
+    asset = scenes[0]["assets"]["red"]["href"]
+    return work.imagery / asset
+
+
+def test_from_plan_to_answers(work: Work) -> None:
+    request = work.request(ONE, OTHER)
+    planned = work("run", request, "--dry-run")
+    assert planned.status == 0, planned.err
+    assert [line.split()[:3] for line in planned.out.splitlines() if "tree_cover" in line] == [
+        ["tree_cover", "2", "2"]
+    ]
+    unconfirmed = work("run", request)
+    assert (unconfirmed.status, "give --yes" in unconfirmed.err) == (5, True)
+    assert totals(work, request)["elevation"]["missing"] == 2
+
+    reports = work.folder / "reports"
+    scene = damaged_scene(work)
+    whole = scene.read_bytes()
+    scene.write_bytes(whole[: len(whole) // 3])
+    run = ("run", request, "--yes", "--retries", "0", "--report-dir", str(reports), "--plot")
+    broken = work(*run)
+    assert broken.status == 1, broken.err
+    assert scene.name.partition(".")[0] in broken.err or "red" in broken.err
+    assert "its analysis-ready data is not complete" in broken.err
+    state = totals(work, request)
+    assert state["elevation"]["success"] == state["sentinel1"]["success"] == 2
+    assert state["sentinel2"]["failed"] >= 1
+    assert state["tree_cover"]["success"] == 2 - state["sentinel2"]["failed"]
+
+    (failures,) = reports.glob("failed_jobs_*.json")
+    again = work("resolve", str(failures))
+    assert again.status == 0, again.err
+    assert len(again.out.splitlines()) == 1 + state["sentinel2"]["failed"]
+    (summary,) = reports.glob("job_summary_*.csv")
+    rows = list(csv.DictReader(io.StringIO(summary.read_text())))
+    assert len(rows) == 8
+    assert {row["task_type"] for row in rows if row["status"] == "failed"} == {"sentinel2"}
+    made = next(row for row in rows if row["task_type"] == "sentinel1")
+    assert float(made["duration_sec"]) > 0
+    assert {made["lon"], made["lat"]} == {
+        str(value)
+        for value in TileGrid.load().centre(Tile(int(made["X_tile"]), int(made["Y_tile"])))
+    }
+    pictures = sorted(path.name.partition("_")[0] for path in (reports / "plots").iterdir())
+    assert pictures == ["durations", "timeline"]
+
+    scene.write_bytes(whole)
+    mended = work("retry", request)
+    assert mended.status == 0, mended.err
+    assert totals(work, request)["sentinel2"]["failed"] == 0
+    assert work("retry", request).status == 6
+    finished = work("run", request, "--yes")
+    assert finished.status == 0, finished.err
+    assert totals(work, request)["tree_cover"]["success"] == 2
+    nothing = work("run", request, "--yes")
+    assert (nothing.status, "nothing to do" in nothing.err) == (6, True)
+
+    wider = work.request(ONE, OTHER, FAR)
+    checked = work("check", wider, "--check-type", "predictions", "--exit-on-missing", "--json")
+    assert checked.status == 10
+    assert json.loads(checked.out)["missing"] == {"tree_cover": 1}
+    rest = work.folder / "rest.csv"
+    assert work("missing", wider, "-o", str(rest)).status == 0
+    assert [line.split(",")[3:] for line in rest.read_text().splitlines()] == [
+        ["Y_tile", "X_tile"],
+        ["727", "1035"],
+    ]
+
+    _answers(work)
+
+
+def _answers(work: Work) -> None:
+    grid = TileGrid.load()
+    west, south, _, north = grid.bbox(Tile.parse(ONE))
+    east = grid.bbox(Tile.parse(OTHER))[2]
+    across = shapely.box(
+        (west + east) / 2 - 0.01, south + 0.02, (west + east) / 2 + 0.01, north - 0.02
+    )
+    away = shapely.box(east + 1, south, east + 1.01, north)
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": json.loads(shapely.to_geojson(shape))}
+        for shape in (across, away)
+    ]
+    sites = work.folder / "sites.geojson"
+    sites.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    answer = work.folder / "answer.parquet"
+    stats = work("stats", str(sites), "--year", "2023", "-o", str(answer), "--json")
+    assert stats.status == 1, stats.err
+    figures = json.loads(stats.out)
+    assert figures["rows"] == 2
+    assert len(figures["missing tiles"]) >= 1
+    table = pq.read_table(answer).to_pylist()
+    assert 0 <= table[0]["ttc"] <= 100
+    assert table[1]["ttc"] is None
+
+    mosaic = work.folder / "mosaic.tif"
+    assert work("mosaic", "--year", "2023", "-o", str(mosaic)).status == 0
+    with rasterio.open(mosaic) as raster:
+        assert raster.bounds.left == pytest.approx(west, abs=2e-4)
+        assert raster.bounds.right == pytest.approx(east, abs=2e-4)
+        values = np.unique(raster.read(1))
+    assert set(values.tolist()) <= {*range(101), 255}
+    for source, of_year in (("tree_cover", ("--year", "2023")), ("elevation", ())):
+        picture = work.folder / f"{source}.png"
+        done = work("preview", ONE, "--source", source, *of_year, "-o", str(picture))
+        assert done.status == 0, done.err
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("run", "no.json"), 3, "no.json"),
+        (("run", "{request}", "--sources", "landsat"), 3, "'landsat' is no source"),
+        (("run", "{request}", "--sources", ","), 3, "--sources names none"),
+        (("stats", "no.gpkg", "--year", "2023"), 3, "no.gpkg"),
+        (("mosaic", "--year", "2023", "-o", "out.png"), 2, "neither with .tif nor with .vrt"),
+        (("mosaic", "--year", "2023", "-o", "out.tif"), 3, "there are no tiles of 2023"),
+        (("preview", "1X1Y", "--year", "2023"), 3, "1X1Y"),
+        (("preview", "nowhere"), 3, "nowhere"),
+        (("preview", ONE), 3, "goes with --year"),
+        (("preview", ONE, "--year", "2023"), 3, "materialize tree_cover first"),
+        (("check", "{request}", "--check-type", "all"), 2, "not raw_ard or predictions"),
+    ],
+)
+def test_bad_input_is_told(
+    work: Work, arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    request = work.request(ONE)
+    done = work(*(part.format(request=request) for part in arguments))
+    assert done.status == status, done.err
+    assert message in " ".join(done.err.split())
