@@ -21,7 +21,12 @@ from ocr_assets.volume_library import VolumeLibrary
 from ocr_assets.volumes.assets import volume_wing
 from ocr_assets.volumes.checks import volume_checks
 from resources.cluster import Cluster, cluster_for
-from resources.io_managers import FileIOManager, FolderIOManager, TableIOManager
+from resources.io_managers import (
+    FileIOManager,
+    FilesIOManager,
+    FolderIOManager,
+    TableIOManager,
+)
 from resources.progress import LogProgress, ProgressReporter
 from resources.scratch import scratch
 from resources.settings import load_settings
@@ -67,6 +72,7 @@ def build_defs(
             "progress": progress or LogProgress(),
             "cluster": cluster or cluster_for(deployment.settings),
             "files": FileIOManager(deployment.root, deployment.require_unpublished),
+            "file_sets": FilesIOManager(deployment.root, deployment.require_unpublished),
             "tables": TableIOManager(deployment.root, deployment.require_unpublished),
             "folders": FolderIOManager(deployment.root, deployment.require_unpublished),
         },

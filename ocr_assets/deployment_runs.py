@@ -24,6 +24,7 @@ from pydantic import Field
 
 from ocr_assets.deployment import Deployment, DeploymentError
 from ocr_assets.deployment_stages import (
+    ANALYSIS_FILES,
     BUILDING_TILES,
     BUILDINGS,
     CENTROID_TILES,
@@ -75,7 +76,8 @@ class DeployConfig(dg.Config):
         default=False, description="First forget what this version holds (qa and staging only)."
     )
     write_regional_stats: bool = Field(
-        default=False, description="Also summarise risk for block, tract, county, state and nation."
+        default=False,
+        description="Also summarise risk for block, tract, county, state and nation, as files too.",
     )
     create_pyramid: bool = Field(default=False, description="Also build the multiscale pyramid.")
     version: str | None = Field(
@@ -161,7 +163,7 @@ def materialize_deployment(
     Args:
         launcher: executes the runs; its deployment says which type of risk.
         region_ids: valid regions; those that are done are skipped.
-        statistics: also summarise risk by geography, and tile the summaries.
+        statistics: also summarise risk by geography, write the summaries as files, and tile them.
         pyramid: also build the multiscale pyramid.
         retries: how often failed regions are tried again, with growing pauses.
         recompute: compute also regions that are done.
@@ -176,6 +178,7 @@ def materialize_deployment(
     launcher.materialize(*BUILDINGS)
     if statistics:
         launcher.materialize(*STATISTICS)
+        launcher.materialize(*ANALYSIS_FILES)
         launcher.materialize(*REGIONAL_TILES)
     launcher.materialize(*BUILDING_TILES)
     launcher.materialize(*CENTROID_TILES)

@@ -121,6 +121,7 @@ class GeoParquetWriter:
         lineage: JSON-ready description of where the rows come from, kept in the file under
             ``lineage``. The same rows and lineage give the same bytes.
         crs: coordinate reference system of the geometry. Coordinates are always x, y.
+        attributes: further metadata of the file, such as its licence.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class GeoParquetWriter:
         schema: pa.Schema,
         lineage: Mapping[str, Any],
         crs: str = "EPSG:4326",
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         if missing := {"geometry", "bbox"} - set(schema.names):
             raise GeoParquetError(f"a table for {path} lacks the column {min(missing)!r}")
@@ -137,6 +139,7 @@ class GeoParquetWriter:
         self._schema = schema.remove_metadata()
         self._lineage = json.dumps(lineage, sort_keys=True, separators=(",", ":"))
         self._crs = crs
+        self._attributes = attributes or {}
         self._types: set[str] = set()
         self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
         self.rows = 0
@@ -193,7 +196,11 @@ class GeoParquetWriter:
         try:
             if kind is None:
                 self._writer.add_key_value_metadata(
-                    {"geo": self._geo_metadata(), "lineage": self._lineage}
+                    {
+                        **self._attributes,
+                        "geo": self._geo_metadata(),
+                        "lineage": self._lineage,
+                    }
                 )
                 self._writer.close()
                 self._file.flush()

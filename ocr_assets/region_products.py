@@ -16,6 +16,7 @@ from ocr_assets.deployment import Deployment
 from ocr_assets.geoparquet import Source
 from ocr_assets.lineage import code_version, content_hash
 from ocr_assets.regions import inputs
+from ocr_assets.regions.analysis_files import file_metadata, write_analysis_files
 from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
 from ocr_assets.regions.geographies import Level
 from ocr_assets.regions.pyramid import PyramidReport, build_pyramid, level_means_agree
@@ -94,6 +95,33 @@ def make_statistics(
         "seconds": time.perf_counter() - started,
     }
     return Artefact.single(path, lineage, metadata)
+
+
+def make_analysis_files(
+    deployment: Deployment, statistics: StoredFile, level: Level, folder: Path
+) -> Artefact:
+    """Risk statistics of one level in every format for analysis."""
+    started = time.perf_counter()
+    lineage = deployment.lineage(
+        code_version("geoparquet.py", "regions/analysis_files.py", "regions/geojson_lines.py"),
+        {level: statistics.fingerprint},
+    )
+    metadata = file_metadata(
+        deployment.risk,
+        deployment.settings.version_label,
+        [deployment.catalog.notice],
+        lineage,
+    )
+    report = write_analysis_files(statistics.source(), folder / level, metadata, lineage)
+    return Artefact(
+        {path.name: path for path in report.files.values()},
+        lineage,
+        {
+            "rows": report.rows,
+            "dagster/row_count": report.rows,
+            "seconds": time.perf_counter() - started,
+        },
+    )
 
 
 def make_building_tiles(

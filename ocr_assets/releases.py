@@ -27,6 +27,7 @@ from ocr_assets.deployment import (
     DeploymentError,
     release_record,
 )
+from ocr_assets.deployment_stages import ANALYSIS_FOLDERS
 from ocr_assets.lineage import content_hash
 from ocr_assets.regions.risk_type import RISK_NAMES
 from resources.icechunk_branch import NotInitializedError
@@ -316,6 +317,9 @@ class _Products:
             if key in found
         }
         self._file(found, "pmtiles/regions.pmtiles", levels, required=production)
+        for level in levels:
+            key = f"region-analysis/{ANALYSIS_FOLDERS[level]}"
+            self._file(found, key, {level: levels[level]}, required=production)
         entries = {id_: content_hash(entry) for id_, entry in ledger.items()}
         record = self._record("pyramid/current.json", required=production)
         if record:

@@ -141,6 +141,33 @@ class FileIOManager(StorageIOManager):
         return StoredFile(self._storage, key, record["sha256"])
 
 
+class FilesIOManager(StorageIOManager):
+    """A few files with fixed names in a folder, each replaced atomically, for readers of any kind.
+
+    ``<key>.lineage.json`` beside the folder is written last: it has the hash of each file, and of
+    all of them together.
+    """
+
+    def store(self, key: str, artefact: Artefact) -> Stored:
+        """Store the files, then what they are; delete files that are not among them."""
+        self._require_open()
+        hashes = {name: sha256_file(path) for name, path in sorted(artefact.files.items())}
+        digest = sha256_bytes(json.dumps(hashes).encode())
+        before = {info.key for info in self._storage.list(key)}
+        for name, path in artefact.files.items():
+            self._storage.put_file(f"{key}/{name}", path)
+        record = {"sha256": digest, "files": hashes, **artefact.lineage}
+        self._storage.write_bytes(_record_key(key), _json(record))
+        self._storage.delete(before - {f"{key}/{name}" for name in hashes})
+        return _stored(artefact, self._storage.uri(key), {"sha256": digest, "files": list(hashes)})
+
+    def load_input(self, context: dg.InputContext) -> Storage:
+        """The folder; raises MissingObjectError if there is none."""
+        key = _upstream_key(context)
+        _read_record(self._storage, key, _record_key(key), context)
+        return self._storage.child(key)
+
+
 class TableIOManager(StorageIOManager):
     """Many GeoParquet files published at once: stale partitions disappear on rewrite."""
 

@@ -261,10 +261,13 @@ def _retry(
     named = list(told[FAILED].value) if FAILED in told else []
     if RETRY in told:
         return named, str(told[RETRY].value)
-    assets = {key.to_user_string() for key in run.asset_selection or ()}
-    if assets & set(REGION_ASSETS):
+    region_assets = [key for key in run.asset_selection or () if key.path[-1] in REGION_ASSETS]
+    if region_assets:
         regions = named or _region_partitions(deployment, run.tags)
         options = [part for region in regions for part in ("--region-id", region)]
+        # The assets of a further type of risk have its name before theirs.
+        risks = sorted({key.path[0] for key in region_assets if len(key.path) > 1})
+        options += [part for risk in risks for part in ("--risk-type", risk)]
         return regions, _command(deployment.settings, "run", *options) if regions else ""
     job_type, volume = (run.tags.get(f"{PARTITION}/{name}") for name in (JOB_TYPE, VOLUME))
     if job_type and volume:

@@ -91,6 +91,17 @@ def sample_imagery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def finished_tiles(sample_imagery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a :class:`tile_worlds.TileWorld` with both tiles made, once. Read only."""
+    from tile_worlds import EAST, WEST, TileWorld, make_all
+
+    def make(folder: Path) -> None:
+        make_all(TileWorld(folder, str(sample_imagery)).library, WEST, EAST)
+
+    return made_once(tmp_path_factory, "finished-tiles", make)
+
+
+@pytest.fixture(scope="session")
 def stac_server() -> Iterator[StacServer]:
     """A STAC API on loopback that misbehaves as it is told."""
     from stac_server import StacServer

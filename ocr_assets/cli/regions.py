@@ -28,6 +28,7 @@ from ocr_assets.cli.app import (
 )
 from ocr_assets.deployment import Deployment, DeploymentError
 from ocr_assets.deployment_stages import (
+    ANALYSIS_FILES,
     BUILDING_TILES,
     BUILDINGS,
     CENTROID_TILES,
@@ -77,7 +78,8 @@ def run(
         typer.Option(
             "--summary-stats",
             "--write-regional-stats",
-            help="Also summarise risk for block, tract, county, state and nation, and tile it.",
+            help="Also summarise risk for block, tract, county, state and nation: tables, files "
+            "for analysis, tiles.",
         ),
     ] = False,
     create_pyramid: Annotated[
@@ -180,6 +182,11 @@ _stage(
     ("aggregate-region-risk-summary-stats", "aggregate-regional-risk"),
     "Summarise risk for block, tract, county, state and nation.",
     *STATISTICS,
+)
+_stage(
+    ("write-aggregated-region-analysis-files",),
+    "Write the summaries as GeoParquet, CSV, GeoJSON and GeoPackage.",
+    *ANALYSIS_FILES,
 )
 _stage(
     ("create-regional-pmtiles",),

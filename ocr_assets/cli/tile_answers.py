@@ -106,7 +106,7 @@ def stats(
         print_table(f"Tree cover of {year}: {place}", ["what", "polygons"], shown, {"polygons"})
         if lacking := figures.get("missing tiles"):
             tell(f"missing tiles: {', '.join(lacking)}")
-    if figures.get("rows") != figures.get("ok"):
+    if figures.get("rows") != figures.get("complete"):
         raise typer.Exit(1)
 
 

@@ -87,6 +87,9 @@ def sample(
     synthetic_buildings: Annotated[
         int | None, typer.Option(min=0, help="Synthetic footprints on the full-size region.")
     ] = None,
+    imagery: Annotated[
+        bool, typer.Option(help="Build also satellite imagery of two tiles, about 100 MB.")
+    ] = True,
     env_file: EnvFile = None,
 ) -> None:
     """Build synthetic inputs under the storage root: regions, imagery of tiles, a sample volume.
@@ -117,12 +120,12 @@ def sample(
                 _upload(Path(folder), storage)
     if volume is not None:
         console.print(f"sample volume: {storage.uri(f'input/volumes/{volume}')}", highlight=False)
-    if region_id is None:
+    if imagery and region_id is None:
         from ocr_assets.sample.tile_world import SETTINGS, build_sample_tiles
 
         with errors.status("building synthetic imagery"):
-            imagery = build_sample_tiles(settings.imagery_folder)
-        console.print(f"settings for its imagery: {imagery / SETTINGS}", soft_wrap=True)
+            folder = build_sample_tiles(settings.imagery_folder)
+        console.print(f"settings for its imagery: {folder / SETTINGS}", soft_wrap=True)
     console.print(f"inputs and their catalog: {storage.uri('input/catalog.json')}")
 
 

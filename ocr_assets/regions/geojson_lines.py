@@ -1,11 +1,13 @@
 """Columns and polygons as lines of GeoJSON, encoded a whole column at a time.
 
 Belongs here: the text of features, and what a geometry must be to become one.
-Does not belong here: which features and properties there are (``vector_tiles``).
+Does not belong here: which features and properties there are (``vector_tiles``,
+``analysis_files``).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,18 +54,26 @@ def polygons(table: pa.Table) -> tuple[pa.Table, NDArray[np.object_]]:
     return table.filter(pa.array(kept)), geometry
 
 
-def features(geometry: NDArray[np.object_], columns: Sequence[pa.Array], extra: str) -> pa.Array:
-    """One line of GeoJSON for each geometry.
+def features(
+    geometry: NDArray[np.object_],
+    columns: Sequence[pa.Array],
+    extra: str,
+    keys: Sequence[str] | None = None,
+) -> pa.Array:
+    """One line of GeoJSON for each geometry, null where missing.
 
     Args:
         geometry: shape ``(n,)``.
-        columns: JSON text of each property, length ``n``; keys are the positions "0", "1"...
+        columns: JSON text of each property, length ``n``.
         extra: members of the feature besides geometry and properties, from the comma on.
+        keys: of the properties; the positions "0", "1"... if not given.
     """
     pieces: list[Any] = ['{"type":"Feature"' + extra + ',"geometry":']
-    pieces += [pa.array(shapely.to_geojson(geometry), pa.string()), ',"properties":{']
-    for key, column in enumerate(columns):
-        pieces += [f'{"," if key else ""}"{key}":', column]
+    text = pc.fill_null(pa.array(shapely.to_geojson(geometry), pa.string()), "null")
+    pieces += [text, ',"properties":{']
+    for place, column in enumerate(columns):
+        key = json.dumps(keys[place] if keys else str(place))
+        pieces += [f"{',' if place else ''}{key}:", column]
     return pc.binary_join_element_wise(*pieces, "}}\n", "")
 
 

@@ -14,11 +14,13 @@ from typing import Any
 import dagster as dg
 
 from ocr_assets.deployment import Deployment
+from ocr_assets.deployment_stages import ANALYSIS_FOLDERS
 from ocr_assets.geoparquet import Source
-from ocr_assets.needs import AGGREGATION, PYRAMID, STATISTICS, VECTOR_TILES
+from ocr_assets.needs import AGGREGATION, ANALYSIS_FILES, PYRAMID, STATISTICS, VECTOR_TILES
 from ocr_assets.region_products import (
     LEVEL_MEANS,
     MEANS_AGREE,
+    make_analysis_files,
     make_building_tiles,
     make_buildings,
     make_pyramid,
@@ -38,6 +40,7 @@ from resources.io_managers import (
     KEY,
     Artefact,
     FileIOManager,
+    FilesIOManager,
     FolderIOManager,
     StorageIOManager,
     Stored,
@@ -72,6 +75,7 @@ def product_assets(risk: RiskType) -> list[dg.AssetsDefinition]:
     return [
         _buildings(risk),
         _statistics(risk),
+        _analysis_files(risk),
         _building_archive(risk, "building", footprints, building_tiles),
         _building_archive(risk, "building_centroid", centroids, building_centroid_tiles),
         _regional_archive(risk),
@@ -149,6 +153,55 @@ def _statistics(risk: RiskType) -> dg.AssetsDefinition:
             yield dg.Output(made[keys[level]], level)
 
     return risk_statistics
+
+
+def _analysis_files(risk: RiskType) -> dg.AssetsDefinition:
+    def source(level: str) -> dg.AssetKey:
+        return asset_key(risk, f"risk_statistics/{level}")
+
+    @dg.multi_asset(
+        name=op_name(risk, "region_analysis_files"),
+        description="The statistics in the formats of spreadsheets, browsers and desktop GIS.",
+        outs={
+            level: dg.AssetOut(
+                key=asset_key(risk, f"region_analysis_files/{level}"),
+                io_manager_key="file_sets",
+                description=(
+                    f"{risk.title}, statistics of each {level} as GeoParquet, CSV, GeoJSON and "
+                    "GeoPackage, with their licence."
+                ),
+                kinds={"geoparquet", "csv", "geojson"},
+                metadata={KEY: risk.key(f"region-analysis/{ANALYSIS_FOLDERS[level]}")},
+                **common(risk),
+            )
+            for level in LEVELS
+        },
+        # An input and an output of the same step need different names.
+        ins={f"{level}_statistics": dg.AssetIn(source(level)) for level in LEVELS},
+        internal_asset_deps={level: {source(level)} for level in LEVELS},
+    )
+    def region_analysis_files(
+        context: dg.AssetExecutionContext,
+        deployment: dg.ResourceParam[Deployment],
+        cluster: dg.ResourceParam[Cluster],
+        file_sets: dg.ResourceParam[FilesIOManager],
+        **statistics: StoredFile,
+    ) -> Iterator[dg.Output[Stored]]:
+        keys = {level: risk.key(f"region-analysis/{ANALYSIS_FOLDERS[level]}") for level in LEVELS}
+        make = {
+            keys[level]: partial(
+                make_analysis_files,
+                deployment.of(risk.name),
+                statistics[f"{level}_statistics"],
+                level,
+            )
+            for level in LEVELS
+        }
+        made = _made(context, cluster, ANALYSIS_FILES, file_sets, make)
+        for level in LEVELS:
+            yield dg.Output(made[keys[level]], level)
+
+    return region_analysis_files
 
 
 def _made(

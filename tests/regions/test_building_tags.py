@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_inputs import BOUNDS, blocks, outlines, shapefile
 
@@ -218,6 +218,7 @@ def test_the_graph_reads_the_table(tmp_path: Path, census: TablePlace) -> None:
     assert {"08", "56"} <= {code[:2] for code in found.geoid.drop_null().to_pylist()}
 
 
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.floats(-125, -67), st.floats(25, 49), st.floats(0, 4), st.floats(0, 4)),

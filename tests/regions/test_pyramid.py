@@ -174,6 +174,7 @@ def test_groups_open_plainly_and_carry_what_they_are(tmp_path: Path) -> None:
     build_pyramid(
         dataset,
         tmp_path / "p.zarr",
+        FIRE.averaged,
         attributes={"title": "Risk", "lineage": {"inputs": {"a": "b"}}},
     )
     with warnings.catch_warnings():

@@ -106,7 +106,7 @@ def test_the_same_buildings_give_the_same_bytes_anywhere(tmp_path: Path) -> None
     for name in ("a", "another folder"):
         file = _write(tmp_path / name / "in.parquet", _town(400))
         for make, output in ((building_tiles, "b"), (building_centroid_tiles, "c")):
-            make([file], tmp_path / name / f"{output}.pmtiles")
+            make(FIRE, [file], tmp_path / name / f"{output}.pmtiles")
         made.append([(tmp_path / name / f"{o}.pmtiles").read_bytes() for o in "bc"])
         assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
             "b.pmtiles",
@@ -283,7 +283,7 @@ def test_nothing_gives_a_valid_archive_of_nothing(tmp_path: Path) -> None:
         (regional_tiles, "regions", {}),
     ):
         path = tmp_path / f"{output}.pmtiles"
-        report = make(source, path)  # type: ignore[arg-type]
+        report = make(FIRE, source, path)  # type: ignore[arg-type]
         assert (report.features, report.min_zoom, report.max_zoom) == (0, 0, 0)
         assert read_header(path).addressed_tiles == 1
         assert _decode(path, 0) == []

@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import rasterio.warp
 from affine import Affine
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_inputs import ALBERS, GRID, cells, field_of, geotiff
 
@@ -66,6 +66,7 @@ def test_the_nearest_cell_is_the_one_that_gdal_takes(path: str) -> None:
     assert np.mean(found != expected) < 2e-3
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 80), st.integers(0, 120), st.integers(1, 40), st.integers(1, 40))
 def test_a_pixel_does_not_depend_on_its_window(
     path: str, row: int, col: int, rows: int, cols: int

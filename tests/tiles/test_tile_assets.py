@@ -5,92 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 from stac_server import StacServer
+from tile_worlds import EAST, NOT_IN_THE_GRID, WEST, TileWorld, failure
 
-from ocr_assets.definitions import build_defs
-from ocr_assets.deployment import Deployment
-from ocr_assets.partitions import PARTITION, RANGE_END, RANGE_START, TILES
-from ocr_assets.sample.imagery import DEFAULT_TILES
-from ocr_assets.tile_library import SOURCES, TileLibrary
+from ocr_assets.partitions import TILES
+from ocr_assets.tile_library import TileLibrary
 from ocr_assets.tiles.grid import Tile
-from resources.settings import Settings
-
-WEST, EAST = DEFAULT_TILES
-NOT_IN_THE_GRID = "1X1Y"
-
-
-@dataclass
-class TileWorld:
-    """An empty deployment over the sample imagery, and an instance that records its runs."""
-
-    folder: Path
-    imagery: str
-    changes: dict[str, Any] = field(default_factory=dict)
-    instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
-
-    @property
-    def settings(self) -> Settings:
-        places = {f"{source}_source": self.imagery for source in SOURCES}
-        return Settings(
-            storage_root=str(self.folder / "root"), sentinel1_access="anonymous", **places
-        ).changed(**self.changes)
-
-    def run(
-        self, asset: str, first: str, last: str | None = None, again: bool = False
-    ) -> dg.ExecuteInProcessResult:
-        """Materialize a partition of an asset, or a range of them."""
-        self.instance.add_dynamic_partitions(str(TILES.name), [WEST, NOT_IN_THE_GRID, EAST])
-        tags = {PARTITION: first} if last is None else {RANGE_START: first, RANGE_END: last}
-        if "|" in first and last is None:
-            tile, year = first.split("|")
-            tags |= {f"{PARTITION}/tile": tile, f"{PARTITION}/year": year}
-        job = build_defs(Deployment(self.settings)).resolve_implicit_global_asset_job_def()
-        return job.execute_in_process(
-            instance=self.instance,
-            asset_selection=[dg.AssetKey(asset)],
-            tags=tags,
-            run_config={
-                "ops": {asset: {"config": {"again": again}}},
-                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-            },
-            raise_on_error=False,
-        )
-
-    def materialized(self, result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
-        """Metadata of what a run materialized, by partition."""
-        found = {}
-        kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-        for entry in self.instance.all_logs(result.run_id, of_type=kind):
-            made = entry.asset_materialization
-            assert made is not None
-            assert made.partition is not None
-            assert made.partition not in found, "recorded twice"
-            found[made.partition] = {
-                name: [row.data for row in value.records]
-                if isinstance(value, dg.TableMetadataValue)
-                else value.value
-                for name, value in made.metadata.items()
-            }
-        return found
 
 
 @pytest.fixture
 def world(tmp_path: Path, sample_imagery: Path) -> TileWorld:
     return TileWorld(tmp_path, str(sample_imagery))
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    """Why a run failed."""
-    (event,) = [event for event in result.all_events if event.is_step_failure]
-    error = event.step_failure_data.error
-    assert error is not None
-    return (error.cause or error).message
 
 
 def test_a_tile_shows_what_it_was_made_of(world: TileWorld) -> None:
