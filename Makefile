@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lint dev browser system clean
+.PHONY: help environment demo test lint docs dev browser system clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -88,6 +88,10 @@ lint: environment ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+docs: environment ## Build the documentation into build/docs, all links checked
+	@$(BIN)/mkdocs build --quiet --strict --config-file .ci/mkdocs.yml
+	@echo "build/docs/index.html"
 
 clean: ## Remove the environment and all local data
 	rm -rf $(VENV) $(VENV)-uv .data

@@ -80,9 +80,10 @@ def require_sound_dask_jobs(definitions: dg.Definitions) -> dg.Definitions:
             "OCR_PLATFORM=dask; give the executor to single jobs with own_dask_cluster"
         )
     for job in definitions.jobs or ():
-        if not _is_dask(job.executor_def):
+        executor = job.executor_def
+        if executor is None or not _is_dask(executor):
             continue
-        if job.executor_def.name != _OWN_CLUSTER:
+        if executor.name != _OWN_CLUSTER:
             raise dg.DagsterInvalidDefinitionError(
                 f"job {job.name!r} has dagster-dask's executor with a cluster that other runs may "
                 "use, where it would do the work of one run only; give it own_dask_cluster"
@@ -106,9 +107,9 @@ def _is_dask(executor: dg.ExecutorDefinition | dg.Executor | None) -> bool:
 
 def _unsupported(job: dg.JobDefinition) -> Iterator[str]:
     """What a job has that the executor ignores or fails on."""
-    for node, inputs in job.dependencies.items():
+    for step, inputs in job.dependencies.items():
         if inputs:
-            yield f"step {node.name!r} comes after another step"
+            yield f"step {step.name!r} comes after another step"
     for node in job.nodes:
         if job.get_retry_policy_for_handle(NodeHandle(node.name, None)) is not None:
             yield f"step {node.name!r} has a retry policy"

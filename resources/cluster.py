@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -107,7 +107,7 @@ class Cluster(ABC):
         *,
         stage: Stage,
         name: str,
-    ) -> Iterator[tuple[str, Result | Exception]]:
+    ) -> Generator[tuple[str, Result | Exception]]:
         """Results of ``function`` as they are finished, in any order, each with its key.
 
         A function that raises gives its exception in place of a result. Closing the iterator, as
@@ -142,7 +142,7 @@ class InProcess(Cluster):
         *,
         stage: Stage,
         name: str,
-    ) -> Iterator[tuple[str, Result | Exception]]:
+    ) -> Generator[tuple[str, Result | Exception]]:
         """See :meth:`Cluster.map`."""
         at_once = self._at_once(stage)
         waiting = iter(keys)

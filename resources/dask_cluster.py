@@ -14,7 +14,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from typing import Any
@@ -88,7 +88,7 @@ class DaskCluster(Cluster):
         *,
         stage: Stage,
         name: str,
-    ) -> Iterator[tuple[str, Result | Exception]]:
+    ) -> Generator[tuple[str, Result | Exception]]:
         """See :meth:`Cluster.map`."""
         waiting = iter(keys)
         first = list(islice(waiting, self._most_workers))
@@ -259,7 +259,7 @@ class _Crew:
         """Count the workers and what they have room for.
 
         Raises:
-            ClusterError: no worker has the memory or disk, or there has been none for long.
+            ClusterError: no worker has the memory, or there has been none for long.
         """
         stage, address = self._stage, self.client.scheduler.address
         now = time.monotonic()
@@ -273,20 +273,24 @@ class _Crew:
                 f"`dask worker {address}` and run again, what is done is skipped"
             )
         self._seen = now
-        # Fewer cores make a piece slower, too little memory or disk makes it fail.
-        cores = min(stage.cores, max(worker.get(CORES, 1) for worker in workers))
-        self._needs = {MEMORY: stage.memory, CORES: cores, DISK: stage.disk}
+        # Fewer cores make a piece slower, and how much disk it takes depends on the data; too
+        # little memory ends the worker.
+        most = {name: max(worker.get(name, 0) for worker in workers) for name in (CORES, DISK)}
+        self._needs = {
+            MEMORY: stage.memory,
+            CORES: min(stage.cores, most[CORES] or 1),
+            DISK: min(stage.disk, most[DISK]),
+        }
         at_once = sum(
-            int(min(worker.get(name, 0) // need for name, need in self._needs.items()))
+            int(min(worker.get(name, 0) // need for name, need in self._needs.items() if need))
             for worker in workers
         )
         # A worker that has just come has not declared anything yet.
         if at_once == 0 and all(MEMORY in worker for worker in workers):
-            memory, disk = (max(worker[name] for worker in workers) for name in (MEMORY, DISK))
+            memory = max(worker[MEMORY] for worker in workers)
             raise ClusterError(
                 f"no worker of {address} is large enough for stage {stage.name}, which needs "
-                f"{stage.memory:g} GiB of memory and {stage.disk:g} GiB of disk; the most of "
-                f"{len(workers)} workers is {memory:.1f} GiB of memory and {disk:.1f} GiB of disk"
+                f"{stage.memory:g} GiB of memory; the largest of {len(workers)} has {memory:.1f}"
             )
         self.room = _AHEAD * max(1, at_once)
 

@@ -124,12 +124,15 @@ def crnn_bytes(height: int, width: int, characters: int, ending: str = "LogSoftm
     )
 
 
-def mask_bytes(size: int, classes: int) -> bytes:
-    """Input (N, 3, size, size), output (N, classes, size, size): class 2, or the one, is ink."""
+def mask_bytes(size: int, classes: int, *, marks: bool = True) -> bytes:
+    """Input (N, 3, size, size), output (N, classes, size, size): class 2, or the one, is ink.
+
+    Without ``marks`` it is nowhere.
+    """
     kernel = np.zeros((classes, 3, 1, 1), np.float32)
     bias = np.zeros(classes, np.float32)
     ink = 2 if classes > 1 else 0
-    kernel[ink], bias[ink] = -10, 15
+    kernel[ink], bias[ink] = (-10, 15) if marks else (0, -15)
     return onnx_bytes(
         [node("Conv", ["input", "kernel", "bias"], "output", kernel_shape=[1, 1])],
         {"input": ["N", 3, size, size]},

@@ -180,6 +180,7 @@ def test_wiring_does_not_know_the_command_line(path: Path) -> None:
         "tile_sources",
         "volume_jobs",
         "volume_library",
+        "volume_reader",
         "ingest_steps",
         "ingestion",
     ],

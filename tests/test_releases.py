@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocr_assets.deployment import DeploymentError
-from ocr_assets.releases import Release, Releases, release_order
+from ocr_assets.releases import Release, ReleasedRegions, Releases, release_order
 from resources.settings import Settings
 from resources.storage import Storage
 
@@ -50,7 +50,8 @@ def releases(request: pytest.FixtureRequest, tmp_path: Path) -> Releases:
 
 
 def release(label: str, snapshot: str = "ABC") -> Release:
-    return Release(label, snapshot, 3, {"buildings": "f00d"}, 8, {"version": label})
+    risks = {"fire": ReleasedRegions(snapshot, 3, {"version": label})}
+    return Release(label, risks, {"buildings": "f00d"}, 8)
 
 
 def test_publish_and_roll_back(releases: Releases) -> None:
@@ -93,7 +94,7 @@ def test_a_published_version_never_changes(releases: Releases) -> None:
         releases.add(release("v1.0.0", "DEF"))
     found = releases.find("v1.0.0")
     assert found is not None
-    assert found.snapshot == "ABC"
+    assert found.risks["fire"].snapshot == "ABC"
 
 
 def test_retention_spares_the_newest_the_current_and_what_is_at_work(releases: Releases) -> None:

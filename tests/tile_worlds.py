@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,11 +60,11 @@ class TileWorld:
             self._job, self._tags(first, last), {asset: {"config": config}} if config else {}, asset
         )
 
-    def check(self, asset: str, name: str, partition: str) -> dict[str, str] | None:
-        """Run a check of one partition; what it finds wrong, None if nothing."""
+    def check(self, asset: str, name: str, partition: str | None = None) -> dict[str, str] | None:
+        """Run a check of a partition, or of all; what it finds wrong, None if nothing."""
         key = dg.AssetCheckKey(dg.AssetKey(asset), name)
         job = self._job.get_subset(asset_selection=set(), asset_check_selection={key})
-        result = self._execute(job, self._tags(partition, None), {})
+        result = self._execute(job, self._tags(partition, None) if partition else {}, {})
         (found,) = result.get_asset_check_evaluations()
         wrong: dict[str, str] = found.metadata["wrong"].value  # type: ignore[assignment]
         assert found.passed == (not wrong)
@@ -109,6 +111,12 @@ class TileWorld:
                 for name, value in made.metadata.items()
             }
         return found
+
+
+def copy_of(finished: Path, folder: Path, imagery: Path) -> TileWorld:
+    """A world of its own in which both tiles are made; files must not be changed in place."""
+    shutil.copytree(finished / "root", folder / "root", copy_function=os.link)
+    return TileWorld(folder, str(imagery))
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:

@@ -38,8 +38,11 @@ class VolumeWorld:
     @property
     def settings(self) -> Settings:
         """Settings of the deployment."""
-        models = {"models_root": self.folder / "models"}
-        return Settings(storage_root=str(self.folder / "root"), **models, **self.variables)
+        places = {
+            "storage_root": str(self.folder / "root"),
+            "models_root": self.folder / "models",
+        }
+        return Settings(**{**places, **self.variables})
 
     @property
     def library(self) -> VolumeLibrary:

@@ -11,7 +11,15 @@ from typing import Annotated
 import typer
 
 from ocr_assets.cli.app import EnvFile, console, settings_from, tiles_app, volumes_app
-from ocr_assets.cli.tiles import PARTIAL, input_errors, local_input, tell, tell_problems
+from ocr_assets.cli.tiles import (
+    INPUT_ERROR,
+    PARTIAL,
+    input_errors,
+    local_input,
+    tell,
+    tell_problems,
+)
+from ocr_assets.cli.volumes import DEFAULT_TYPE, TypeOption
 from resources.keys import ObjectExistsError
 from resources.request_queue import Kind, RequestInbox, RequestQueue
 from resources.settings import Settings
@@ -78,7 +86,7 @@ def request_tiles(
     tell_problems(found.problems)
     if not len(found):
         tell("ocr: there is no tile to ask for")
-        raise typer.Exit(3)
+        raise typer.Exit(INPUT_ERROR)
     _send(settings, "tiles", tile_messages(found, attempt), f"{len(found)} tiles")
     if found.lost:
         raise typer.Exit(PARTIAL)
@@ -87,9 +95,7 @@ def request_tiles(
 @volumes_app.command("request")
 def request_volumes(
     volume: Annotated[list[str] | None, typer.Argument(help="Volumes, like W22084-I0886.")] = None,
-    type_: Annotated[
-        str, typer.Option("--type", "-t", help="Job type; `ocr jobs types` lists them.")
-    ] = "printed-unicode",
+    type_: TypeOption = DEFAULT_TYPE,
     volume_file: Annotated[
         Path | None, typer.Option("--volume-file", help="File with a volume on each line.")
     ] = None,

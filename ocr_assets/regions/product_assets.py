@@ -171,7 +171,10 @@ def _analysis_files(risk: RiskType) -> dg.AssetsDefinition:
                     "GeoPackage, with their licence."
                 ),
                 kinds={"geoparquet", "csv", "geojson"},
-                metadata={KEY: risk.key(f"region-analysis/{ANALYSIS_FOLDERS[level]}")},
+                metadata={
+                    KEY: risk.key(f"region-analysis/{ANALYSIS_FOLDERS[level]}"),
+                    "dagster/column_schema": column_schema(statistics_schema(risk, level)),
+                },
                 **common(risk),
             )
             for level in LEVELS

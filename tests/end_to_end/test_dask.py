@@ -13,10 +13,11 @@ from engines import DaskProcesses, dask_processes
 from sample_worlds import REGION_ASSETS, Outcome, World, execute, materializations
 from volume_worlds import TYPE, VolumeWorld, sample_pages, transcript
 
-from ocr_assets import region_writer, volume_reader
+from ocr_assets import region_products, region_writer, volume_reader
 from ocr_assets.deployment import Deployment
 from ocr_assets.region_writer import RegionWriter
 from ocr_assets.regions import inputs
+from ocr_assets.regions.geographies import LEVELS
 from resources import dask_cluster
 from resources.cluster import cluster_for
 from resources.settings import Settings
@@ -162,6 +163,38 @@ def test_a_worker_reads_changed_inputs_in_the_next_run(world: World, dask: DaskP
     writer = written(second, ["y0_x0"])
     assert writer.failed == {}
     assert second.ledger()["y0_x0"]["lineage"] == second.region_lineage
+
+
+def test_products_of_all_regions_are_made_by_workers(
+    finished_copy: World, dask: DaskProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes as in the run's own process."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("a product was made by the run's own process")
+
+    for name in ("partition_buildings", "write_statistics", "regional_tiles", "build_pyramid"):
+        monkeypatch.setattr(region_products, name, fail)
+    deployment = finished_copy.deployment(platform="dask", dask_scheduler=dask.address)
+    levels = [f"risk_statistics/{level}" for level in LEVELS]
+    products = ["buildings", *levels, "regional_pmtiles", "building_pmtiles", "pyramid"]
+
+    def contents() -> dict[str, bytes]:
+        root = deployment.storage
+        return {info.key: root.read_bytes(info.key) for info in root.list()}
+
+    before = contents()
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = execute(deployment, products, instance)
+        assert result.success
+        made = materializations(result, instance)
+    assert {asset for asset, _ in made} == set(products)
+    assert made["pyramid", None]["levels"] > 1
+    assert (
+        made["buildings", None]["rows"]
+        == made["risk_statistics/nation", None]["report"]["buildings"]
+    )
+    assert contents() == before
 
 
 def test_the_command_line_chooses_the_platform(

@@ -31,6 +31,10 @@ def test_a_region_from_input_to_tiles(
     made = ocr("sample", **variables)
     assert made.status == 0, made.err
     assert f"{s3_bucket.root}/some/prefix/input/catalog.json" in "".join(made.out.split())
+    if "no sample volume" not in made.err:
+        volume = f"{s3_bucket.root}/some/prefix/input/volumes/WSAMPLE-ISAMPLE"
+        assert volume in "".join(made.out.split())
+        read_volume(ocr, variables)
 
     done = ocr("run", "-r", "y1_x1", "--summary-stats", "--create-pyramid", **variables)
     assert done.status == 0, done.err
@@ -67,6 +71,15 @@ def test_a_region_from_input_to_tiles(
     assert deployment.ledger() == {}
     assert deployment.storage.list() == []
     assert deployment.catalog.datasets
+
+
+def read_volume(ocr: Callable[..., Outcome], variables: dict[str, str]) -> None:
+    """Read the sample volume, where this machine has the model for it."""
+    done = ocr("volumes", "run", "WSAMPLE-ISAMPLE", **variables)
+    if "ocr models fetch bod" in done.err:
+        return
+    assert "WSAMPLE-ISAMPLE success: 3 of 3 pages" in done.out, done.err
+    assert "གཟུགས་སྟོང་པའོ།" in ocr("volumes", "text", "WSAMPLE-ISAMPLE", **variables).out
 
 
 def test_a_bucket_that_is_not_there_is_one_line(

@@ -26,8 +26,9 @@ from resources.storage import Storage
 
 BP_30M = inputs.BURN_PROBABILITY_30M[2011]
 STATISTICS = tuple(f"risk_statistics/{level}" for level in LEVELS)
+FILES = tuple(f"region_analysis_files/{level}" for level in LEVELS)
 TILES = ("building_pmtiles", "building_centroid_pmtiles", "regional_pmtiles")
-SINGLE = ("region_template", "buildings", *STATISTICS, *TILES, "pyramid")
+SINGLE = ("region_template", "buildings", *STATISTICS, *FILES, *TILES, "pyramid")
 """Assets without partitions."""
 
 Shown = dict[tuple[str, str | None], dict[str, Any]]
@@ -118,6 +119,28 @@ def test_counts_agree_from_region_to_nation(finished_world: FinishedWorld, shown
     assert shown["building_centroid_pmtiles", None]["features"] <= total
 
 
+def test_analysis_files_have_the_rows_of_the_statistics(
+    finished_world: FinishedWorld, shown: Shown
+) -> None:
+    storage = finished_world.deployment.storage
+    folders = ("block", "tracts", "counties", "states", "nation")
+    for level, folder in zip(LEVELS, folders, strict=True):
+        rows = shown[f"risk_statistics/{level}", None]["rows"]
+        assert shown[f"region_analysis_files/{level}", None]["rows"] == rows
+        text = storage.read_bytes(f"region-analysis/{folder}/stats.csv").decode()
+        assert "# notice: Buildings: Overture Maps Foundation" in text
+        assert "synthetic" in text.lower()
+        assert len([line for line in text.splitlines() if not line.startswith("# ")]) == rows + 1
+        record = json.loads(storage.read_bytes(f"region-analysis/{folder}.lineage.json"))
+        assert record["inputs"].keys() == {level}
+        assert record["files"] == {
+            f"stats.{kind}": sha256_bytes(
+                storage.read_bytes(f"region-analysis/{folder}/stats.{kind}")
+            )
+            for kind in ("parquet", "csv", "geojson", "gpkg")
+        }
+
+
 def test_the_store_and_the_pyramid(finished_world: FinishedWorld, shown: Shown) -> None:
     deployment = finished_world.deployment
     template = shown["region_template", None]
@@ -135,7 +158,14 @@ def test_the_store_and_the_pyramid(finished_world: FinishedWorld, shown: Shown) 
 def test_whatever_is_stored_says_how_it_came_to_be(finished_world: FinishedWorld) -> None:
     deployment = finished_world.deployment
     keys = {info.key for info in deployment.storage.list()}
-    files = [key for key in keys if key.endswith((".pmtiles", ".parquet")) and "fips" not in key]
+    files = [
+        key
+        for key in keys
+        if key.endswith((".pmtiles", ".parquet"))
+        and "fips" not in key
+        # These have one record for a folder.
+        and not key.startswith("region-analysis/")
+    ]
     named = {entry["buildings"]["key"] for entry in deployment.ledger().values()}
     for key in set(files) - named:
         record = json.loads(deployment.storage.read_bytes(f"{key}.lineage.json"))

@@ -16,6 +16,7 @@ from resources.io_managers import (
     KEY,
     Artefact,
     FileIOManager,
+    FilesIOManager,
     FolderIOManager,
     StoredFile,
     StoredTable,
@@ -73,6 +74,11 @@ def content(storage: Storage) -> dict[str, bytes]:
 @pytest.fixture
 def file(storage: Storage, tmp_path: Path) -> Maker:
     return Maker(FileIOManager(storage), "pmtiles/towns.pmtiles", tmp_path / "scratch")
+
+
+@pytest.fixture
+def files(storage: Storage, tmp_path: Path) -> Maker:
+    return Maker(FilesIOManager(storage), "region-analysis/states", tmp_path / "scratch")
 
 
 @pytest.fixture
@@ -222,3 +228,20 @@ def test_through_a_run_a_downstream_asset_gets_what_was_stored(
     resources = {"tables": TableIOManager(storage), "files": FileIOManager(storage)}
     assert dg.materialize([numbers, total], resources=resources).success
     assert storage.read_bytes("total.txt") == b"11"
+
+
+def test_files_keep_their_names_and_go_when_they_are_no_longer_made(
+    files: Maker, storage: Storage
+) -> None:
+    with pytest.raises(MissingObjectError, match="materialize made first"):
+        files.load()
+    shown = files.store({"stats.csv": b"a,b", "stats.xml": b"<a/>"})
+    assert shown["files"] == ["stats.csv", "stats.xml"]
+    assert shown["bytes"] == 7
+    again = files.store({"stats.csv": b"a,b,c"})
+    assert again["sha256"] != shown["sha256"]
+    record = json.loads(storage.read_bytes("region-analysis/states.lineage.json"))
+    assert record["sha256"] == again["sha256"]
+    assert record["version"] == "v1.0.0"
+    assert record["files"].keys() == {"stats.csv"}
+    assert content(files.load()) == {"stats.csv": b"a,b,c"}

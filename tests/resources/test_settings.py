@@ -64,6 +64,19 @@ ALL = {
         "alert_webhook_url",
         SecretStr("https://hooks.example/T/B"),
     ),
+    "OCR_REQUEST_INBOX": ("s3://bucket/inbox/", "request_inbox", "s3://bucket/inbox"),
+    "OCR_REQUEST_SECONDS": ("5", "request_seconds", 5),
+    "OCR_TILE_QUEUE_URL": (
+        "https://sqs.example/1/tiles.fifo",
+        "tile_queue_url",
+        "https://sqs.example/1/tiles.fifo",
+    ),
+    "OCR_VOLUME_QUEUE_URL": (
+        "http://127.0.0.1:9/1/q",
+        "volume_queue_url",
+        "http://127.0.0.1:9/1/q",
+    ),
+    "OCR_SQS_ENDPOINT_URL": ("http://127.0.0.1:9", "sqs_endpoint_url", "http://127.0.0.1:9"),
     "OCR_ELEVATION_SOURCE": (
         "https://stac.example/v1/",
         "elevation_source",

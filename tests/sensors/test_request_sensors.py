@@ -16,9 +16,12 @@ import pytest
 from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from request_daemon import Daemon
 
+from ocr_assets.definitions import build_defs
+from ocr_assets.deployment import Deployment
 from ocr_assets.partitions import PARTITION, TILES, VOLUMES
 from ocr_assets.request_jobs import TILE_FIRST, TILE_WANTED, request_jobs
 from ocr_assets.request_messages import tile_messages, volume_messages
+from ocr_assets.sample.imagery import DEFAULT_TILES
 from ocr_assets.tile_library import TileLibrary
 from ocr_assets.tiles.assets import tile_wing
 from ocr_assets.tiles.grid import Tile, TileGrid
@@ -145,6 +148,25 @@ def test_a_tile_is_two_runs_one_after_the_other(tiles: Requests) -> None:
     assert tiles.inbox.storage.read_bytes(f"done/{done}") == asks((2023, A), (2022, A))
     assert tiles.daemon.tick() == []
     assert tiles.daemon.told == "no requests"
+
+
+def test_terrain_that_was_made_is_not_asked_for_again(sample_imagery: Path, tmp_path: Path) -> None:
+    requests = Requests(tmp_path, "tiles", elevation_source=str(sample_imagery))
+    tile = Tile.parse(DEFAULT_TILES[0])
+    requests.put("one.json", asks((2023, tile)))
+    requests.daemon.tick()
+    (run,) = requests.daemon.waiting()
+    repository = build_defs(Deployment(requests.settings)).get_repository_def()
+    done = repository.get_job(run.job_name).execute_in_process(
+        instance=requests.daemon.instance,
+        tags={name: value for name, value in run.tags.items() if name.startswith(PARTITION)},
+    )
+    assert [made.asset_key.path for made in done.get_asset_materialization_events()] == [
+        ["elevation"]
+    ]
+    # Somebody else's instance, which knows of no run.
+    requests.daemon = Daemon(requests.daemon.sensor, requests.daemon.resources)
+    assert requests.daemon.tick() == [WANTED.format(tile.key, 2023)]
 
 
 @pytest.mark.parametrize("second", STAGES)

@@ -1,0 +1,303 @@
+"""The documentation says what is: links, commands, settings and messages, held against the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from ocr_assets.cli.app import app
+from resources.settings import Settings
+
+REPOSITORY = Path(__file__).parent.parent
+DOCS = REPOSITORY / "docs"
+README = REPOSITORY / "README.md"
+SITE = REPOSITORY / ".ci" / "mkdocs.yml"
+PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+COMPARISON = DOCS / "coming-from.md"
+"""A page whose tables have names of other systems in the first column."""
+
+SETTINGS = {f"OCR_{name.upper()}" for name in Settings.model_fields}
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`\n]+)`")
+_VARIABLE = re.compile(r"\bOCR_[A-Z0-9_]+")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_SHELL = {"console", "bash", "sh"}
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def ours(page: Path) -> str:
+    """The text of a page without what it says of other systems."""
+    text = page.read_text()
+    if page != COMPARISON:
+        return text
+    lines = []
+    for line in text.splitlines():
+        if line.startswith("|"):  # a bar inside of a cell is written \|
+            line = "|" + "|".join(re.split(r"(?<!\\)\|", line)[2:])
+        lines.append(line)
+    return "\n".join(lines)
+
+
+# -- the site
+
+
+class _Requests(HTMLParser):
+    """Addresses that a browser asks for by itself when it shows a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag in ("script", "img", "iframe", "source"):
+            self.found.append(values.get("src") or "")
+        elif tag == "link" and values.get("rel") != "canonical":
+            self.found.append(values.get("href") or "")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site. Missing pages, links and anchors would be warnings, and those fail."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    done = subprocess.run(
+        [*command, "--config-file", str(SITE), "--site-dir", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_builds_with_every_link_and_anchor(site: Path) -> None:
+    built = {path.relative_to(site).with_suffix(".md") for path in site.rglob("*.html")}
+    assert built - {Path("404.md")} == {path.relative_to(DOCS) for path in DOCS.rglob("*.md")}
+
+
+def test_no_page_asks_another_address(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        page = _Requests()
+        page.feed(path.read_text())
+        assert page.found, f"{path.name} has not even a stylesheet"
+        assert not [address for address in page.found if re.match(r"(\w+:)?//", address)]
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//", path.read_text()), path
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    def pages(entry: Any) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for below in entry.values() if isinstance(entry, dict) else entry:
+                yield from pages(below)
+
+    listed = sorted(pages(yaml.safe_load(SITE.read_text())["nav"]))
+    assert listed == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")), (
+        "name each page of docs/ once in the nav of .ci/mkdocs.yml"
+    )
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = [link for link in _LINK.findall(README.read_text()) if "://" not in link]
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = README.parent / path if path else README
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings]
+            assert anchor in slugs, link
+
+
+# -- commands
+
+
+@cache
+def program() -> Any:
+    return typer.main.get_command(app)
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    """What is typed in the fenced blocks: after `$`, lines joined that end in a backslash."""
+    for language, block in _FENCE.findall(text):
+        if language in _SHELL:
+            for line in block.replace("\\\n", " ").splitlines():
+                prompt = line.startswith("$ ")
+                if prompt or language != "console":
+                    yield line[2:] if prompt else line
+
+
+def ocr_commands(line: str) -> Iterator[list[str]]:
+    """Arguments of each call of `ocr` in a line, which may hold several and set variables."""
+    words = shlex.split(line, comments=True)
+    starts = [0, *(i + 1 for i, word in enumerate(words) if word in ("&&", "|", ";")), len(words) + 1]
+    for start, end in pairwise(starts):
+        command = words[start : end - 1]
+        while command and re.fullmatch(r"[A-Z_]+=.*", command[0]):
+            command = command[1:]
+        if command and command[0].rpartition("/")[2] == "ocr":
+            yield command[1:]
+
+
+def parse(arguments: list[str]) -> None:
+    """Let the command line read arguments and run nothing. Files that are to exist are made."""
+    command, context, rest = program(), None, arguments
+    while hasattr(command, "commands"):
+        context = command.make_context(command.name, list(rest), parent=context)
+        rest = [*context._protected_args, *context.args]
+        _, command, rest = command.resolve_command(context, rest)
+    while True:
+        try:
+            command.make_context(command.name, list(rest), parent=context)
+        except Exception as error:
+            missing = re.search(r"'([^']+)' does not exist", str(getattr(error, "message", "")))
+            if missing is None or Path(missing[1]).exists():
+                raise
+            Path(missing[1]).touch()
+        else:
+            return
+
+
+def fenced() -> list[Any]:
+    return [
+        pytest.param(arguments, id=f"{page_name(page)}-{number}")
+        for page in PAGES
+        for number, arguments in enumerate(
+            found for line in shell_lines(page.read_text()) for found in ocr_commands(line)
+        )
+    ]
+
+
+@pytest.mark.parametrize("arguments", fenced())
+def test_every_command_line_parses(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parse(arguments)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ocr fly",
+        "ocr run --all-region-ids --fast",
+        "ocr run --all-region-ids --platform lambda",
+        "ocr map && ocr tiles run",
+        "OCR_PLATFORM=dask .venv/bin/ocr process-region y1_x1 y1_x2",
+    ],
+)
+def test_a_wrong_command_line_would_be_found(line: str) -> None:
+    with pytest.raises(Exception, match=r"No such|not one of|Missing argument|unexpected"):
+        for arguments in ocr_commands(line):
+            parse(arguments)
+
+
+def test_the_commands_of_the_pages_are_found() -> None:
+    block = "```console\n$ OCR_PLATFORM=dask ocr run \\\n    -r y1_x1  # one\n1 region\n$ make demo\n```\n"
+    found = [command for line in shell_lines(block) for command in ocr_commands(line)]
+    assert found == [["run", "-r", "y1_x1"]]
+    assert len(fenced()) > 60
+
+
+def unknown_words(mention: str) -> list[str]:
+    """Commands and options that a mention names and the command line does not have."""
+    words = mention.split()[1:]
+    command = program()
+    while words and hasattr(command, "commands") and not words[0].startswith(("-", "…", "{")):
+        if words[0] not in command.commands:
+            return [words[0]]
+        command = command.commands[words.pop(0)]
+    options = {"--help"} | {
+        name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    return [word for word in words if word.startswith("-") and word.rstrip(",") not in options]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_command_that_a_page_mentions_exists(page: Path) -> None:
+    text = _FENCE.sub("", ours(page))
+    mentions = [m for m in _INLINE.findall(text) if re.match(r"ocr( |$)", m)]
+    unknown = {m: unknown_words(m) for m in mentions}
+    assert {mention: words for mention, words in unknown.items() if words} == {}
+
+
+def test_a_wrong_mention_would_be_found() -> None:
+    assert unknown_words("ocr tiles fly") == ["fly"]
+    assert unknown_words("ocr tiles run --fast --yes") == ["--fast"]
+    assert unknown_words("ocr deploy prune --keep 5") == []
+
+
+# -- settings
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    named = set(_VARIABLE.findall(ours(page)))
+    groups = {name for name in named if name.endswith("_")}
+    assert named - groups - SETTINGS == set()
+    assert all(any(name.startswith(group) for name in SETTINGS) for group in groups)
+
+
+def test_every_setting_is_in_the_reference() -> None:
+    assert SETTINGS - set(_VARIABLE.findall((DOCS / "configuration.md").read_text())) == set()
+
+
+# -- messages
+
+
+@cache
+def strings_of_the_code() -> list[str]:
+    """Every text of the code, its values as `…`, blanks as one."""
+    found = []
+    for package in ("ocr_assets", "resources", "sensors"):
+        for path in (REPOSITORY / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+                elif isinstance(node, ast.JoinedStr):
+                    found.append(
+                        "".join(
+                            str(part.value) if isinstance(part, ast.Constant) else "…"
+                            for part in node.values
+                        )
+                    )
+    return [" ".join(text.split()) for text in found]
+
+
+def messages() -> list[str]:
+    page = (DOCS / "troubleshooting.md").read_text()
+    return re.findall(r"^\| ``? ?(.+?) ?``? \|", page, re.MULTILINE)
+
+
+def is_said(message: str) -> bool:
+    """Whether the code has a text with the parts of a message between `…`, in their order."""
+    parts = [re.escape(part.strip()) for part in message.split("…") if part.strip()]
+    pattern = re.compile(".*".join(parts))
+    return any(pattern.search(text) for text in strings_of_the_code())
+
+
+def test_every_message_of_troubleshooting_is_one_of_the_code() -> None:
+    assert len(messages()) > 30
+    assert [message for message in messages() if not is_said(message)] == []
+    assert not is_said("the moon is … made of cheese")
