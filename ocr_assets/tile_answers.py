@@ -35,12 +35,23 @@ MOST_PIXELS = 8_000_000_000
 """Of a mosaic: about 145 tiles by 145. A larger one would be mostly empty, and hours in the making.
 """
 
-MOSAIC_MODULES = ("tiles/mosaic.py", "tiles/product.py")
-ANSWER_MODULES = (
-    "geoparquet.py",
-    "vector.py",
-    *(f"tiles/{name}.py" for name in ("product", "zonal", "zonal_errors", "zonal_table")),
+_MOSAIC = ("grid", "mosaic", "normalisation", "product", "tree_cover")
+MOSAIC_MODULES = tuple(f"tiles/{name}.py" for name in _MOSAIC)
+"""Source files that decide what a mosaic contains."""
+
+_ANSWER = (
+    "grid",
+    "normalisation",
+    "product",
+    "request_polygons",
+    "request_problems",
+    "tree_cover",
+    "zonal",
+    "zonal_errors",
+    "zonal_table",
 )
+ANSWER_MODULES = ("geoparquet.py", "vector.py", *(f"tiles/{name}.py" for name in _ANSWER))
+"""Source files that decide what an answer contains."""
 
 _AT_ONCE = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

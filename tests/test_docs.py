@@ -162,6 +162,9 @@ def ocr_commands(line: str) -> Iterator[list[str]]:
 
 def parse(arguments: list[str]) -> None:
     """Let the command line read arguments and run nothing. Files that are to exist are made."""
+    if arguments and arguments[0].startswith("-"):  # it would be done while it is read
+        assert unknown_words(" ".join(["ocr", *arguments])) == []
+        return
     command, context, rest = program(), None, arguments
     while hasattr(command, "commands"):
         context = command.make_context(command.name, list(rest), parent=context)
@@ -243,6 +246,7 @@ def test_every_command_that_a_page_mentions_exists(page: Path) -> None:
 
 
 def test_a_wrong_mention_would_be_found() -> None:
+    assert unknown_words("ocr --fly") == ["--fly"]
     assert unknown_words("ocr tiles fly") == ["fly"]
     assert unknown_words("ocr tiles run --fast --yes") == ["--fast"]
     assert unknown_words("ocr deploy prune --keep 5") == []

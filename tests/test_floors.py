@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocr_assets import deployment, tile_library, volume_library
+from ocr_assets import deployment, tile_answers, tile_library, tile_products, volume_library
 from ocr_assets.regions.risk_type import RISK_NAMES
 
 REPOSITORY = Path(__file__).parent.parent
@@ -111,7 +111,9 @@ UPSTAIRS = (
     "ocr_assets.run_launcher",
     "ocr_assets.run_overview",
     "ocr_assets.run_processes",
+    "ocr_assets.tile_answers",
     "ocr_assets.tile_library",
+    "ocr_assets.tile_products",
     "ocr_assets.tile_sources",
     "ocr_assets.volume_jobs",
     "ocr_assets.volume_library",
@@ -175,11 +177,15 @@ def test_wiring_does_not_know_the_command_line(path: Path) -> None:
     [
         "deployment",
         "region_writer",
+        "request_messages",
         "lineage",
+        "tile_answers",
         "tile_library",
+        "tile_products",
         "tile_sources",
         "volume_jobs",
         "volume_library",
+        "volume_sources",
         "volume_reader",
         "ingest_steps",
         "ingestion",
@@ -280,3 +286,15 @@ def test_the_code_version_of_a_source_covers_all_code_that_makes_it(
     # The grid decides which pixels a tile has, and comes with the place.
     made_by = source_closure(f"tiles/{source}.py", "tiles/grid.py")
     assert set(tile_library.SOURCE_MODULES[source]) == made_by
+
+
+def test_the_code_version_of_tree_cover_covers_all_code_that_makes_it() -> None:
+    """A module left out would let published tiles count as current although their code changed."""
+    steps = ("features", "networks", "tree_cover", "product")
+    made_by = source_closure(*(f"tiles/{name}.py" for name in steps))
+    assert set(tile_products.TREE_COVER_MODULES) == made_by
+
+
+def test_the_code_versions_of_answers_cover_what_decides_them() -> None:
+    assert set(tile_answers.MOSAIC_MODULES) == source_closure("tiles/mosaic.py")
+    assert set(tile_answers.ANSWER_MODULES) == source_closure("tiles/zonal_table.py")

@@ -10,6 +10,8 @@ import typer
 from ocr_assets.cli.app import (
     Debug,
     EnvFile,
+    Platform,
+    PlatformOption,
     RiskType,
     RiskTypeOption,
     app,
@@ -63,6 +65,7 @@ def run(
         bool, typer.Option("--create-pyramid", help="Also build the pyramid.")
     ] = False,
     risk_type: RiskTypeOption = RiskType.fire,
+    platform: PlatformOption = None,
     publish_it: Annotated[
         bool, typer.Option("--publish", help="Give it to readers if its blocking checks pass.")
     ] = False,
@@ -82,7 +85,7 @@ def run(
     from ocr_assets.deployment_runs import DeployConfig, target
     from ocr_assets.releases import Releases
 
-    settings = _settings(env_file, environment, version, debug=debug)
+    settings = _settings(env_file, environment, version, debug=debug, platform=platform)
     releases = Releases.of(settings)
     if releases.find(settings.version_label):
         if not force:
@@ -261,10 +264,15 @@ def _running() -> list[dict[str, str]]:
 
 
 def _settings(
-    env_file: Any, environment: str | None, version: str | None, *, debug: bool = False
+    env_file: Any,
+    environment: str | None,
+    version: str | None,
+    *,
+    debug: bool = False,
+    platform: Platform | None = None,
 ) -> Settings:
     """The settings of a command, for the environment and version that it names."""
-    settings = settings_from(env_file, debug=debug)
+    settings = settings_from(env_file, debug=debug, platform=platform)
     named = {"environment": environment, "version": version}
     changes = {name: value for name, value in named.items() if value}
     return settings.changed(**changes) if changes else settings

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -248,6 +249,81 @@ def status(
         right={"buildings"},
     )
     console.print(", ".join(f"{counts[name]} {name}" for name in RegionState))
+
+
+@regions_app.command("compare")
+def compare(
+    version_a: Annotated[
+        str, typer.Argument(metavar="VERSION_A", help="Like 1.2.3, v1.2.3_r2, latest or dev.")
+    ],
+    version_b: Annotated[str, typer.Argument(metavar="VERSION_B", help="Compared with it.")],
+    risk_type: OneRiskTypeOption = OneRiskType.fire,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Every difference as a table, .csv or .parquet."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="A map of the differences, .png.")
+    ] = None,
+    all_variables: Annotated[
+        bool, typer.Option("--all", help="Show also what did not change.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    env_file: EnvFile = None,
+) -> None:
+    """Show what changed from one version to another, by variable and geography."""
+    from ocr_assets.region_comparison import Version, changed, pieces
+    from ocr_assets.region_comparison import compare as compare_versions
+
+    settings = settings_from(env_file)
+    before, after = (Version.of(settings, name, risk_type.value) for name in (version_a, version_b))
+    label = f"compare {before.label} with {after.label}"
+    with ConsoleProgress(errors).task(label, pieces(before, after)) as advance:
+        found = compare_versions(before, after, table=output, picture=picture, progress=advance)
+    shown = found if all_variables else changed(found)
+    if as_json:
+        document = {
+            "risk_type": risk_type.value,
+            "before": before.label,
+            "after": after.label,
+            "changes": [asdict(change) for change in shown],
+        }
+        console.print_json(json.dumps(document))
+        return
+    if shown:
+        print_table(
+            f"{risk_type.value}, {settings.environment}: {after.label} minus {before.label}",
+            _CHANGE_COLUMNS,
+            [
+                [
+                    change.geography,
+                    change.variable,
+                    *(f"{n:,}" for n in (change.compared, change.changed)),
+                    *(f"{n:,}" for n in (change.added, change.removed)),
+                    *(
+                        "" if value is None else f"{value:.6g}"
+                        for value in (change.mean_difference, change.max_difference)
+                    ),
+                    change.place,
+                ]
+                for change in shown
+            ],
+            right=set(_CHANGE_COLUMNS[2:8]),
+        )
+    console.print(f"{len(changed(found))} of {len(found)} variables differ")
+
+
+_CHANGE_COLUMNS = [
+    "geography",
+    "variable",
+    "compared",
+    "changed",
+    "added",
+    "removed",
+    "mean difference",
+    "max difference",
+    "at",
+]
 
 
 def _launcher(settings: Settings, deployment: Deployment) -> Launcher:

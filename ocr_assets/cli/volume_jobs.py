@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ocr_assets.cli.app import Debug, EnvFile, console, jobs_app, print_table, settings_from
+from ocr_assets.cli.app import (
+    Debug,
+    EnvFile,
+    PlatformOption,
+    console,
+    jobs_app,
+    print_table,
+    settings_from,
+)
 from ocr_assets.cli.regions import print_materialized
 from ocr_assets.cli.volumes import launcher_for, tell_failures
 from ocr_assets.deployment import Deployment
@@ -34,6 +42,7 @@ from ocr_assets.volumes.ledger import (
 if TYPE_CHECKING:
     from ocr_assets.cli.volume_runs import Problem
     from ocr_assets.volume_library import VolumeLibrary
+    from resources.settings import Settings
 
 _LATEST_ERRORS = 5
 
@@ -148,10 +157,15 @@ def create(
 
 @jobs_app.command("run")
 def run(
-    job_id: JobId = None, job_key: JobKey = None, debug: Debug = False, env_file: EnvFile = None
+    job_id: JobId = None,
+    job_key: JobKey = None,
+    platform: PlatformOption = None,
+    debug: Debug = False,
+    env_file: EnvFile = None,
 ) -> None:
     """Read the volumes of a job that are pending, or failed and may be tried again."""
-    _read(job_id, job_key, env_file, {TaskState.pending, TaskState.retryable_failed}, debug=debug)
+    settings = settings_from(env_file, debug=debug, platform=platform)
+    _read(settings, job_id, job_key, {TaskState.pending, TaskState.retryable_failed})
 
 
 @jobs_app.command("retry")
@@ -161,30 +175,31 @@ def retry(
     pages: Annotated[
         bool, typer.Option("--pages", help="Also try the failed pages of partial volumes again.")
     ] = False,
+    platform: PlatformOption = None,
     debug: Debug = False,
     env_file: EnvFile = None,
 ) -> None:
     """Try again what failed, and nothing else. A canceled job goes on."""
+    settings = settings_from(env_file, debug=debug, platform=platform)
     states = FAILED | {TaskState.partial} if pages else FAILED
-    _read(job_id, job_key, env_file, states, pages_again=pages, resumed=True, debug=debug)
+    _read(settings, job_id, job_key, states, pages_again=pages, resumed=True)
 
 
 def _read(
+    settings: Settings,
     job_id: int | None,
     job_key: str | None,
-    env_file: Path | None,
     states: set[TaskState] | frozenset[TaskState],
     *,
     pages_again: bool = False,
     resumed: bool = False,
-    debug: bool = False,
 ) -> None:
     from ocr_assets.cli.volume_runs import run_job
     from ocr_assets.volume_jobs import JobError, find_job, is_canceled, resume
     from ocr_assets.volume_library import VolumeLibrary
 
-    deployment = Deployment(settings_from(env_file, debug=debug))
-    library = VolumeLibrary(deployment.settings)
+    deployment = Deployment(settings)
+    library = VolumeLibrary(settings)
     job = find_job(library.storage, number=job_id, key=job_key)
     if is_canceled(library.storage, job):
         if not resumed:

@@ -15,6 +15,7 @@ import typer
 from ocr_assets.cli.app import (
     Debug,
     EnvFile,
+    PlatformOption,
     console,
     errors,
     print_table,
@@ -60,6 +61,7 @@ def run(
     pages: Annotated[
         bool, typer.Option("--pages", help="Try also pages again that failed for good.")
     ] = False,
+    platform: PlatformOption = None,
     debug: Debug = False,
     env_file: EnvFile = None,
 ) -> None:
@@ -67,7 +69,7 @@ def run(
     from ocr_assets.volume_library import VolumeLibrary
     from ocr_assets.volumes.archive import VolumeId, distinct
 
-    deployment = Deployment(settings_from(env_file, debug=debug))
+    deployment = Deployment(settings_from(env_file, debug=debug, platform=platform))
     library = VolumeLibrary(deployment.settings)
     job_type = library.job_type(type_)
     library.line_model(job_type)  # a missing model: say so before anything else

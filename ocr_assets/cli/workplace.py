@@ -124,8 +124,8 @@ def sample(
         from ocr_assets.sample.tile_world import SETTINGS, build_sample_tiles
 
         with errors.status("building synthetic imagery"):
-            folder = build_sample_tiles(settings.imagery_folder)
-        console.print(f"settings for its imagery: {folder / SETTINGS}", soft_wrap=True)
+            place = build_sample_tiles(settings.imagery_folder)
+        console.print(f"settings for its imagery: {place / SETTINGS}", soft_wrap=True)
     console.print(f"inputs and their catalog: {storage.uri('input/catalog.json')}")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,14 +210,19 @@ def _geopackage_rows(batch: pa.Table) -> pa.Table:
     return _flat(batch).append_column("geometry", wkb)
 
 
+_OPTIONS_LOCK = threading.Lock()
+
+
 @contextmanager
 def _gdal_options(**options: str) -> Iterator[None]:
-    before = {name: pyogrio.get_gdal_config_option(name) for name in options}
-    pyogrio.set_gdal_config_options(options)
-    try:
-        yield
-    finally:
-        pyogrio.set_gdal_config_options(before)
+    # GDAL has one set of options for all threads, and levels are written by several.
+    with _OPTIONS_LOCK:
+        before = {name: pyogrio.get_gdal_config_option(name) for name in options}
+        pyogrio.set_gdal_config_options(options)
+        try:
+            yield
+        finally:
+            pyogrio.set_gdal_config_options(before)
 
 
 def _batches(source: Source) -> Iterator[pa.Table]:

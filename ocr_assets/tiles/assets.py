@@ -230,7 +230,7 @@ def tree_cover_mosaic(
     from ocr_assets.tile_answers import make_mosaic
 
     made = make_mosaic(tiles, int(context.partition_key))
-    return dg.MaterializeResult(metadata=_answered(tiles, made))
+    return dg.MaterializeResult(metadata=_answered(tiles, made, "mosaic"))
 
 
 class ZonalConfig(dg.Config):
@@ -291,7 +291,10 @@ def zonal_statistics(
         if not (row["reason"] or (row["status"] == "complete" and 0 <= row["tree_cover"] <= 100))
     ]
     yield dg.MaterializeResult(
-        metadata={**_answered(tiles, made), "dagster/row_count": made.record.report["rows"]},
+        metadata={
+            **_answered(tiles, made, "geoparquet"),
+            "dagster/row_count": made.record.report["rows"],
+        },
         check_results=[
             dg.AssetCheckResult(
                 passed=not unexplained,
@@ -302,15 +305,15 @@ def zonal_statistics(
     )
 
 
-def _answered(tiles: TileLibrary, made: "Answer") -> dict[str, Any]:
-    """Metadata of what is made of many tiles."""
-    files = made.record.files.values()
+def _answered(tiles: TileLibrary, made: "Answer", shown: str) -> dict[str, Any]:
+    """Metadata of what is made of many tiles; ``shown`` is its file for people."""
+    files = made.record.files
     return {
         **made.record.report,
         "skipped": made.skipped,
         "seconds": made.seconds,
-        "bytes": sum(file["bytes"] for file in files),
-        "path": dg.MetadataValue.path(tiles.storage.uri(next(iter(files))["key"])),
+        "bytes": sum(file["bytes"] for file in files.values()),
+        "path": dg.MetadataValue.path(tiles.storage.uri(files[shown]["key"])),
         "lineage": made.record.lineage,
     }
 

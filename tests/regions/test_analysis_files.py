@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import geopandas
@@ -148,6 +149,18 @@ def test_same_rows_same_bytes_whatever_the_batches(
     assert hashes[2].items() <= hashes[0].items()
     assert len(json.loads(report.files["geojson"].read_text())["features"]) == rows
     assert len(pd.read_csv(report.files["csv"], comment="#")) == rows
+
+
+def test_threads_write_the_same_bytes(table: Path, made: AnalysisReport, tmp_path: Path) -> None:
+    """GDAL's date is an option of the whole process; no thread may take it from another."""
+    folders = [tmp_path / f"thread-{number}" for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        again = pool.map(
+            lambda folder: write_analysis_files(table, folder, METADATA, LINEAGE), folders
+        )
+        found = {report.files["gpkg"].read_bytes() for report in again}
+    assert found == {made.files["gpkg"].read_bytes()}
+    assert pyogrio.get_gdal_config_option("OGR_CURRENT_DATE") is None
 
 
 def test_no_rows_make_readable_files(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def run_check(deployment: Deployment, name: str, **tags: str) -> dg.AssetCheckEv
     definitions = build_defs(deployment)
     (check,) = (
         definition
-        for definition in definitions.asset_checks or ()
+        for definition in region_checks()
         for key in definition.check_keys
         if key.name == name
         and (key.asset_key.path[0] == "wind") == (deployment.risk_name == "wind")
@@ -329,9 +329,9 @@ def test_which_checks_block() -> None:
 def test_a_pyramid_that_lost_pixels_is_told(
     finished_copy: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ocr_assets.regions import product_assets
+    from ocr_assets import region_products
 
-    build = product_assets.build_pyramid
+    build = region_products.build_pyramid
 
     def lossy(*arguments: Any, **options: Any) -> Any:
         report = build(*arguments, **options)
@@ -340,7 +340,7 @@ def test_a_pyramid_that_lost_pixels_is_told(
         levels = (*report.levels[:-1], dataclasses.replace(coarse, means=means))
         return dataclasses.replace(report, levels=levels)
 
-    monkeypatch.setattr(product_assets, "build_pyramid", lossy)
+    monkeypatch.setattr(region_products, "build_pyramid", lossy)
     result = execute(finished_copy.deployment(), ["pyramid"], instance)
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed

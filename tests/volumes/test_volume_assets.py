@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from recognition_models import easter_bytes, easter_config, write_model_folder
 from volume_worlds import TYPE, VolumeWorld, bilevel, put_into_archive, sample_pages, transcript
 
@@ -151,7 +151,7 @@ def test_bad_pages_do_not_take_the_others_along(world: VolumeWorld, pages: Path)
     assert "80,000,000" in failed["2_bomb.tif"].reason
     assert all(page.stage == "decode" and not page.retryable for page in failed.values())
     texts = {page.image: page.text for page in found if not isinstance(page, FailedPage)}
-    assert texts["3_blank.tif"] == texts["4_pixel.tif"] == ""
+    assert texts["3_blank.tif"] == texts["4_pixel.tif"] == texts["7_chart.png"] == ""
     assert texts["6_upside_down.tif"] + "\n" == transcript(pages, "0001")
     errors = world.library.read_file(record, "errors.jsonl").decode().splitlines()
     assert {json.loads(line)["image"] for line in errors} == failed.keys()
@@ -187,7 +187,7 @@ def test_the_archive_and_its_wrong_manifests(world: VolumeWorld, pages: Path) ->
     archive = world.folder / "archive"
     world.variables["volumes_source"] = str(archive)
     entries = [
-        {"filename": "0002.tif", "width": 7, "height": 7},
+        {"filename": "0002.tif", "width": 7, "height": 7, "size": 3_000_000},
         {"filename": "missing.tif", "width": 9, "height": 9},
         {"filename": "notes.txt"},
     ]
@@ -199,13 +199,38 @@ def test_the_archive_and_its_wrong_manifests(world: VolumeWorld, pages: Path) ->
     listing = reading.metadata("volume_manifest")
     assert listing["missing images"] == 1
     assert any("notes.txt" in remark for remark in listing["remarks"])
+    size = (pages / "0002.tif").stat().st_size
+    assert f"0002.tif: the manifest says 3000000 bytes, there are {size}" in listing["remarks"]
+    # What the manifest says wrongly of an image does not keep the image from being read.
+    assert text_of(world, "W22084-I0886") == transcript(pages, "0002") + "\f\f"
+    wrong = "0002.tif: the manifest says 7 x 7, the image has 2000 x 560"
+    assert wrong in shown["remarks"]
     record = world.library.record(TYPE, "W22084-I0886")
     assert record is not None
+    success = json.loads(world.library.storage.read_bytes(f"{record.prefix}/success.json"))
+    assert wrong in success["remarks"]
     errors = world.library.read_file(record, "errors.jsonl").decode()
     assert json.loads(errors)["error_type"] == "MissingImageError"
     gone = world.read("W22084-I0887")
     assert not gone.success
     assert "W22084-I0887 has no manifest" in gone.error
+
+
+def test_a_page_that_is_not_tibetan_is_flagged(world: VolumeWorld, pages: Path) -> None:
+    del pages  # they are there only where the model is
+    page = Image.new("L", (2000, 560), 255)
+    lines = ("Colophon: printed in the year of the dog", "by permission of the librarian.")
+    for number, line in enumerate(lines):
+        place = (90, 60 + 118 * number)
+        ImageDraw.Draw(page).text(place, line, font=ImageFont.load_default(54), fill=0)
+    (world.sources / "W1-I1").mkdir()
+    page.save(world.sources / "W1-I1" / "0001.png")
+    reading = world.read("W1-I1")
+    assert reading.success, reading.error
+    assert not reading.checks["text_plausible"]
+    shown = reading.metadata("volume_text")
+    assert shown["mean confidence"] < 0.85
+    assert shown["low confidence share"] == 1
 
 
 def test_a_volume_that_is_nowhere(world: VolumeWorld) -> None:
