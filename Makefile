@@ -49,6 +49,12 @@ $(VENV)/.complete: requirements.lock pyproject.toml Makefile
 demo: environment system ## Build the sample world, materialize the graph, print what came out
 	@$(BIN)/ocr sample
 	@$(BIN)/ocr run --all-region-ids --platform local --summary-stats --create-pyramid
+	@root=$${OCR_STORAGE_ROOT:-.data}; case "$$root" in *://*) root=.data;; esac; \
+	imagery=$$root/input/imagery; made=0; answered=0; \
+	$(BIN)/ocr tiles run "$$imagery/tiles.csv" --env-file "$$imagery/sample.env" --yes || made=$$?; \
+	test $$made = 0 -o $$made = 6; \
+	$(BIN)/ocr tiles stats "$$imagery/polygons.geojson" --year 2023 || answered=$$?; \
+	test $$answered = 0 -o $$answered = 1
 	@if [ -d "$${OCR_STORAGE_ROOT:-.data}/input/volumes/WSAMPLE-ISAMPLE" ]; then \
 	  if [ -n "$$(find $(TESSDATA) $${OCR_MODELS_ROOT:-.data/models} -name bod.traineddata 2>/dev/null)" ]; then \
 	    $(BIN)/ocr volumes run WSAMPLE-ISAMPLE && $(BIN)/ocr volumes text WSAMPLE-ISAMPLE; \

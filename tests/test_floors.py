@@ -104,6 +104,7 @@ UPSTAIRS = (
     "ocr_assets.launch",
     "ocr_assets.needs",
     "ocr_assets.partitions",
+    "ocr_assets.region_comparison",
     "ocr_assets.region_products",
     "ocr_assets.region_writer",
     "ocr_assets.request_jobs",

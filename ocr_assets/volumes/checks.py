@@ -16,6 +16,9 @@ from ocr_assets.volumes.archive import VolumeId
 LEAST_TIBETAN = 0.8
 """Share of Tibetan characters below which text is not plausible."""
 
+LEAST_SURE = 0.8
+"""Mean confidence below which it is not: a network of one script spells others in its own."""
+
 
 def _records(
     context: dg.AssetCheckExecutionContext, volumes: VolumeLibrary
@@ -94,22 +97,27 @@ def documents_complete(
 @dg.asset_check(
     asset="volume_text",
     name="text_plausible",
-    description=f"At least {LEAST_TIBETAN:.0%} of the characters of a Unicode text are Tibetan.",
+    description=(
+        f"At least {LEAST_TIBETAN:.0%} of the characters of a Unicode text are Tibetan, and the "
+        f"mean confidence of any text is at least {LEAST_SURE}."
+    ),
 )
 def text_plausible(
     context: dg.AssetCheckExecutionContext, volumes: dg.ResourceParam[VolumeLibrary]
 ) -> dg.AssetCheckResult:
     """Fails on text that a Tibetan page does not have."""
     wrong: dict[str, Any] = {}
-    looked_at = 0
-    for job_type, record in _records(context, volumes):
-        if volumes.job_type(job_type).encoding != "unicode":
-            continue
-        looked_at += 1
-        share = tibetan_share(volumes.read_file(record, "volume.txt").decode())
-        if share is not None and share < LEAST_TIBETAN:
-            wrong[f"{job_type}|{record.volume}"] = share
-    return _result(wrong, looked_at, "volumes have text that is hardly Tibetan")
+    records = _records(context, volumes)
+    for job_type, record in records:
+        sure = record.quality.mean_confidence
+        share = None
+        if volumes.job_type(job_type).encoding == "unicode":
+            share = tibetan_share(volumes.read_file(record, "volume.txt").decode())
+        if (share is not None and share < LEAST_TIBETAN) or (
+            sure is not None and sure < LEAST_SURE
+        ):
+            wrong[f"{job_type}|{record.volume}"] = {"Tibetan": share, "confidence": sure}
+    return _result(wrong, len(records), "volumes have text that is hardly Tibetan, or a guess")
 
 
 def tibetan_share(text: str) -> float | None:

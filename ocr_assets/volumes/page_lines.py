@@ -36,6 +36,10 @@ _UPSIDE_DOWN = 0.9
 
 _NO_TEXT = -1
 _MIN_LETTER = 5.0
+_SPECK, _FEW = 0.02, 8
+"""Part of the page's height, and number, below which letters are specks: a lone page number has
+about one part in forty."""
+
 _SIDE_MARGIN = 0.3
 _AROUND = 1.2
 
@@ -136,7 +140,8 @@ def find_lines(
     if text_mask is not None:
         ink = _within(ink, image.shape, text_mask, letters.size)
         letters = find_letters(ink)
-    if letters.size < _MIN_LETTER:
+    specks = letters.count < _FEW and letters.size < _SPECK * ink.shape[0]
+    if letters.size < _MIN_LETTER or specks:
         return PageLines((), 0.0, 0)
     half = (page.factor - 1) / 2
     to_original = np.array([[page.factor, 0, half], [0, page.factor, half]], np.float64)

@@ -48,10 +48,11 @@ class Ruling:
 @dataclass(frozen=True, slots=True)
 class Letters:
     """What looks like letters: ``ink`` bool ``[h, w]``; ``size``, the usual height of a letter
-    stack in pixels, or 0.0 where there are none."""
+    stack in pixels, or 0.0 where there are none; ``count`` of connected pieces."""
 
     ink: NDArray[np.bool_]
     size: float
+    count: int
 
 
 def find_letters(ink: NDArray[np.bool_]) -> Letters:
@@ -72,12 +73,12 @@ def find_letters(ink: NDArray[np.bool_]) -> Letters:
         x, y = pieces.left[piece], pieces.top[piece]
         letter[piece] = not _is_box(pieces.labels[y : y + h[piece], x : x + w[piece]] == piece)
     if not letter.any():
-        return Letters(np.zeros_like(ink), 0.0)
+        return Letters(np.zeros_like(ink), 0.0, 0)
     h, area = h[letter], area[letter]
     order = np.argsort(h)
     total = np.cumsum(area[order])
     size = float(h[order][np.searchsorted(total, total[-1] / 2)])
-    return Letters(pieces.mask(letter), size)
+    return Letters(pieces.mask(letter), size, int(letter.sum()))
 
 
 def _is_box(piece: NDArray[np.bool_]) -> bool:
