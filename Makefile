@@ -53,6 +53,7 @@ demo: environment system ## Build the sample world, materialize the graph, print
 	imagery=$$root/input/imagery; made=0; answered=0; \
 	$(BIN)/ocr tiles run "$$imagery/tiles.csv" --env-file "$$imagery/sample.env" --yes || made=$$?; \
 	test $$made = 0 -o $$made = 6; \
+	$(BIN)/ocr tiles mosaic --year 2023; \
 	$(BIN)/ocr tiles stats "$$imagery/polygons.geojson" --year 2023 || answered=$$?; \
 	test $$answered = 0 -o $$answered = 1
 	@if [ -d "$${OCR_STORAGE_ROOT:-.data}/input/volumes/WSAMPLE-ISAMPLE" ]; then \
@@ -96,7 +97,7 @@ lint: environment ## Check style and types
 	@$(BIN)/mypy
 
 docs: environment ## Build the documentation into build/docs, all links checked
-	@$(BIN)/mkdocs build --quiet --strict --config-file .ci/mkdocs.yml
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file .ci/mkdocs.yml
 	@echo "build/docs/index.html"
 
 clean: ## Remove the environment and all local data

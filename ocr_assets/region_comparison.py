@@ -137,8 +137,8 @@ def compare(
         if rasters[0] is not None and rasters[1] is not None:
             changes += _rasters(before, rasters[0], after, rasters[1], write, picture, progress)
         for level in levels:
-            sources = (v.deployment.storage.source(_statistics(level)) for v in (before, after))
-            for name, rows in compare_statistics(*sources, level):
+            was, now = (v.deployment.storage.source(_statistics(level)) for v in (before, after))
+            for name, rows in compare_statistics(was, now, level):
                 changes.append(summary(rows, level, name))
                 write(differing(rows))
             progress(level)

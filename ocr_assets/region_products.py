@@ -15,7 +15,7 @@ from typing import Any
 from ocr_assets.deployment import Deployment
 from ocr_assets.geoparquet import Source
 from ocr_assets.lineage import code_version, content_hash
-from ocr_assets.regions import inputs
+from ocr_assets.regions import inputs, template
 from ocr_assets.regions.analysis_files import file_metadata, write_analysis_files
 from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
 from ocr_assets.regions.geographies import Level
@@ -177,7 +177,11 @@ def make_pyramid(deployment: Deployment, folder: Path) -> Artefact:
         deployment.regions.dataset(),
         place,
         deployment.risk.averaged,
-        attributes={"lineage": lineage},
+        attributes={
+            **template.attributes(deployment.risk),
+            "notice": deployment.catalog.notice,
+            "lineage": lineage,
+        },
         regions=[deployment.regions.regions[region_id] for region_id in ledger],
     )
     files = {

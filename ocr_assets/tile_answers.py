@@ -172,6 +172,13 @@ def mosaic_key(year: int) -> str:
     return f"{year}/tree_cover.tif"
 
 
+def mosaics(tiles: TileLibrary) -> dict[int, str]:
+    """Keys of the mosaics that there are, by year."""
+    years = [int(name) for name in tiles.storage.folders() if re.fullmatch(r"\d{4}", name)]
+    keys = {year: mosaic_key(year) for year in years}
+    return {year: key for year, key in keys.items() if tiles.storage.exists(key)}
+
+
 def make_mosaic(tiles: TileLibrary, year: int) -> Answer:
     """Make one raster of all tiles of a year, unless it is there and they are the same.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,17 +74,22 @@ class _Requests(HTMLParser):
             self.found.append(values.get("href") or "")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site. Missing pages, links and anchors would be warnings, and those fail."""
-    folder = tmp_path_factory.mktemp("docs") / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
-    done = subprocess.run(
-        [*command, "--config-file", str(SITE), "--site-dir", str(folder)],
+def build(config: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site strictly. Not with --quiet, which would let warnings pass."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    return subprocess.run(
+        [*command, "--config-file", str(config), "--site-dir", str(folder)],
         capture_output=True,
         text=True,
         timeout=240,
     )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    done = build(SITE, folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -91,6 +97,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_site_builds_with_every_link_and_anchor(site: Path) -> None:
     built = {path.relative_to(site).with_suffix(".md") for path in site.rglob("*.html")}
     assert built - {Path("404.md")} == {path.relative_to(DOCS) for path in DOCS.rglob("*.md")}
+
+
+def test_a_broken_link_stops_the_build(tmp_path: Path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs")
+    config = tmp_path / SITE.parent.name / SITE.name
+    config.parent.mkdir()
+    shutil.copy(SITE, config)
+    (tmp_path / "docs" / "index.md").write_text("[a](nowhere.md) [b](tiles.md#nowhere)\n")
+    done = build(config, tmp_path / "site")
+    assert done.returncode != 0
+    assert "'nowhere.md'" in done.stderr
+    assert "'#nowhere'" in done.stderr
 
 
 def test_no_page_asks_another_address(site: Path) -> None:
@@ -151,13 +169,9 @@ def shell_lines(text: str) -> Iterator[str]:
 def ocr_commands(line: str) -> Iterator[list[str]]:
     """Arguments of each call of `ocr` in a line, which may hold several and set variables."""
     words = shlex.split(line, comments=True)
-    starts = [
-        0,
-        *(i + 1 for i, word in enumerate(words) if word in ("&&", "|", ";")),
-        len(words) + 1,
-    ]
-    for start, end in pairwise(starts):
-        command = words[start : end - 1]
+    ends = [number for number, word in enumerate(words) if word in ("&&", "|", ";")]
+    for start, end in pairwise([-1, *ends, len(words)]):
+        command = words[start + 1 : end]
         while command and re.fullmatch(r"[A-Z_]+=.*", command[0]):
             command = command[1:]
         if command and command[0].rpartition("/")[2] == "ocr":
@@ -166,7 +180,7 @@ def ocr_commands(line: str) -> Iterator[list[str]]:
 
 def parse(arguments: list[str]) -> None:
     """Let the command line read arguments and run nothing. Files that are to exist are made."""
-    if arguments and arguments[0].startswith("-"):  # it would be done while it is read
+    if arguments[0].startswith("-") or "--help" in arguments:  # done while it is read
         assert unknown_words(" ".join(["ocr", *arguments])) == []
         return
     command, context, rest = program(), None, arguments
@@ -215,13 +229,16 @@ def test_every_command_line_parses(
     ],
 )
 def test_a_wrong_command_line_would_be_found(line: str) -> None:
+    *right, wrong = ocr_commands(line)
+    for arguments in right:
+        parse(arguments)
     with pytest.raises(Exception, match=r"No such|not one of|Missing|unexpected"):
-        for arguments in ocr_commands(line):
-            parse(arguments)
+        parse(wrong)
 
 
 def test_the_commands_of_the_pages_are_found() -> None:
-    block = "```console\n$ OCR_PLATFORM=dask ocr run \\\n    -r y1_x1  # one\n1 region\n$ make demo\n```\n"
+    typed = "$ OCR_PLATFORM=dask ocr run \\\n    -r y1_x1  # one\n1 region\n$ make demo\n"
+    block = f"```console\n{typed}```\n"
     found = [command for line in shell_lines(block) for command in ocr_commands(line)]
     assert found == [["run", "-r", "y1_x1"]]
     assert len(fenced()) > 60
@@ -235,11 +252,9 @@ def unknown_words(mention: str) -> list[str]:
         if words[0] not in command.commands:
             return [words[0]]
         command = command.commands[words.pop(0)]
-    options = {"--help"} | {
-        name
-        for parameter in command.params
-        for name in (*parameter.opts, *parameter.secondary_opts)
-    }
+    options = {"--help"}
+    for parameter in command.params:
+        options |= {*parameter.opts, *parameter.secondary_opts}
     return [word for word in words if word.startswith("-") and word.rstrip(",") not in options]
 
 
@@ -309,5 +324,23 @@ def is_said(message: str) -> bool:
 
 def test_every_message_of_troubleshooting_is_one_of_the_code() -> None:
     assert len(messages()) > 30
-    assert [message for message in messages() if not is_said(message)] == []
+    stale = [message for message in messages() if not is_said(message)]
+    assert stale == [], "the code says it otherwise: change docs/troubleshooting.md"
     assert not is_said("the moon is … made of cheese")
+
+
+# -- the example of a proxy
+
+
+def test_the_proxy_of_the_example_asks_for_a_password_everywhere() -> None:
+    (config,) = re.findall(r"```nginx\n(.*?)```", (DOCS / "security.md").read_text(), re.DOTALL)
+    directives = [line.split("#")[0].split() for line in config.splitlines()]
+    server, _, locations = config.partition("location")
+    assert "auth_basic_user_file " in server
+    assert config.count("auth_basic ") == 1, "an exception of a location"
+    assert "location" not in locations
+    assert [words[1] for words in directives if words[:1] == ["listen"]] == ["443"]
+    dev = program().commands["dev"]
+    (port,) = (parameter.default for parameter in dev.params if parameter.name == "port")
+    targets = [words[1] for words in directives if words[:1] == ["proxy_pass"]]
+    assert targets == [f"http://127.0.0.1:{port};"]

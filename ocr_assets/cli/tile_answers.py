@@ -13,12 +13,15 @@ from ocr_assets.cli.tile_runs import Dest, tile_settings
 from ocr_assets.cli.tiles import AsJson, input_errors, read_tiles, tell, tell_problems
 from ocr_assets.partitions import PARTITION
 from ocr_assets.tile_library import PRODUCTS, SourceKey, TileLibrary
-from ocr_assets.tiles.grid import Tile
+from ocr_assets.tiles.grid import YEARS, Tile
 from ocr_assets.tiles.request_problems import RequestError
 from resources.progress import ConsoleProgress
+from resources.settings import Settings
 from resources.storage import split_uri
 
-Year = Annotated[int, typer.Option("--year", help="Year of the tiles.")]
+Year = Annotated[
+    int, typer.Option("--year", min=YEARS[0], max=YEARS[-1], help="Year of the tiles.")
+]
 
 
 @tiles_app.command("stats")
@@ -112,10 +115,15 @@ def stats(
 
 @tiles_app.command("mosaic")
 def mosaic(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: .tif, or .vrt for a virtual one.")
-    ],
     year: Year,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .tif, or .vrt for a virtual one; else the store's, for `ocr map`.",
+        ),
+    ] = None,
     tiles: Annotated[
         str | None, typer.Option("--tiles", help="Only the tiles of this request.")
     ] = None,
@@ -123,6 +131,11 @@ def mosaic(
     env_file: EnvFile = None,
 ) -> None:
     """Lay published tiles of a year side by side, any number of them, as one raster."""
+    if output is None:
+        if tiles is not None:
+            raise typer.BadParameter("--tiles goes with --output: the store's mosaic has all tiles")
+        _stored_mosaic(tile_settings(env_file, dest), year)
+        return
     from ocr_assets.lineage import content_hash
     from ocr_assets.tile_answers import opened, published_tiles
     from ocr_assets.tiles.mosaic import write_mosaic_cog, write_mosaic_vrt
@@ -152,6 +165,18 @@ def mosaic(
     tell(f"{output}: {len(there)} tiles, {columns} x {rows} pixels, {absent} tiles are not there")
     if absent:
         raise typer.Exit(1)
+
+
+def _stored_mosaic(settings: Settings, year: int) -> None:
+    """Make the mosaic that the graph keeps of a year."""
+    from ocr_assets.cli.launch import Launcher
+    from ocr_assets.deployment import Deployment
+    from ocr_assets.tile_answers import mosaic_key
+
+    with input_errors():
+        launcher = Launcher(Deployment(settings), ConsoleProgress(errors), debug=settings.debug)
+        launcher.materialize_configured({}, "tree_cover_mosaic", tags={PARTITION: str(year)})
+    tell(f"{TileLibrary(settings).storage.uri(mosaic_key(year))}: all tiles of {year}")
 
 
 @tiles_app.command("preview")

@@ -160,11 +160,14 @@ def map_(
     risk_type: OneRiskTypeOption = OneRiskType.fire,
     env_file: EnvFile = None,
 ) -> None:
-    """Show the vector tiles on a map, served on 127.0.0.1 until interrupted."""
+    """Show vector tiles and tree cover on a map, served on 127.0.0.1 until interrupted."""
     from ocr_assets.deployment import Deployment, DeploymentError
+    from ocr_assets.map_page.pictures import TreeCoverPicture
     from ocr_assets.map_page.server import ARCHIVE_NAMES, MapServer, PageSettings, StoredArchive
     from ocr_assets.map_page.subject import page_subject
     from ocr_assets.releases import Releases
+    from ocr_assets.tile_answers import mosaics
+    from ocr_assets.tile_library import TileLibrary
 
     settings = settings_from(env_file)
     deployment = Deployment(
@@ -176,20 +179,28 @@ def map_(
         for name, key in keys.items()
         if deployment.storage.exists(key)
     }
-    if not archives:
+    tiles = TileLibrary(settings)
+    pictures = {
+        f"tree-cover-{year}": TreeCoverPicture(tiles.storage, key, year)
+        for year, key in mosaics(tiles).items()
+    }
+    if not archives and not pictures:
         raise DeploymentError(
             f"there are no vector tiles in {deployment.storage.uri('pmtiles')}; "
             f"make them with `ocr run --risk-type {risk_type.value}` first"
         )
     page = PageSettings(
-        title=deployment.risk.map.title,
+        title=deployment.risk.map.title if archives else "Tree cover",
         subject=page_subject(deployment.risk),
         environment=deployment.settings.environment,
-        version=deployment.settings.version_label,
-        attribution=deployment.attribution,
-        notice=deployment.catalog.notice,
+        version=deployment.settings.version_label if archives else "",
+        attribution=(
+            *(deployment.attribution if archives else ()),
+            *(["Tree cover: contains modified Copernicus Sentinel data"] if pictures else ()),
+        ),
+        notice=deployment.catalog.notice if archives else "",
     )
-    with MapServer(archives, page, port=port).running() as address:
+    with MapServer(archives, page, port=port, pictures=pictures).running() as address:
         console.print(f"map: {address} (Ctrl+C ends it)")
         if open_browser:
             webbrowser.open(address)

@@ -110,8 +110,8 @@ export function lowestZoom(layer, archives) {
   return found ? Math.max(found.minzoom, archive.header.minZoom) : null;
 }
 
-export function mapStyle(layers, archives, shown, view) {
-  const sources = {};
+export function mapStyle(layers, archives, shown, view, pictures) {
+  const sources = { ...pictures.sources };
   for (const [name, { header }] of Object.entries(archives)) {
     sources[name] = {
       type: "vector",
@@ -121,7 +121,8 @@ export function mapStyle(layers, archives, shown, view) {
       bounds: header.bounds,
     };
   }
-  const drawn = [{ id: "ground", type: "background", paint: { "background-color": "#e6eaef" } }];
+  const ground = { id: "ground", type: "background", paint: { "background-color": "#e6eaef" } };
+  const drawn = [ground, ...pictures.layers];
   for (const layer of layers) {
     const visibility = layer.id === shown ? "visible" : "none";
     drawn.push(surface(layer, view, visibility));

@@ -11,6 +11,7 @@ import {
   subject,
 } from "./layers.js";
 import { element, showFeature, showLegend } from "./panel.js";
+import { offerPictures, pictureStyle } from "./pictures.js";
 import { Archive } from "./pmtiles.js";
 
 const CLICK_TOLERANCE = 4;
@@ -35,11 +36,22 @@ async function start() {
   );
   const archives = Object.fromEntries(opened);
   const present = makeLayers().filter((layer) => lowestZoom(layer, archives) !== null);
-  if (!present.length) throw new Error("the archives hold no known layer");
+  const { pictures } = settings;
+  if (!present.length && !pictures.length) throw new Error("the archives hold no known layer");
   const view = { layer: present[0], name: subject.views[0], chosen: null };
   const map = draw(settings, present, archives, view);
   await map.once("style.load");
+  map.on("dataloading", () => say("busy"));
+  map.on("movestart", () => say("busy"));
+  map.on("idle", () => say("idle"));
+  offerPictures(map, pictures, switches, present.length ? null : pictures.at(-1));
+  for (const id of ["views-choice", "layers-choice", "details", "score"]) {
+    part(id).hidden = !present.length;
+  }
+  if (present.length) explore(map, present, archives, view);
+}
 
+function explore(map, present, archives, view) {
   const refresh = () => {
     part("legend-title").textContent = view.layer.legend;
     const lowest = lowestZoom(view.layer, archives);
@@ -98,9 +110,6 @@ async function start() {
     map.getCanvas().classList.toggle("over-feature", found.length > 0);
   });
   map.on("zoomend", refresh);
-  map.on("dataloading", () => say("busy"));
-  map.on("movestart", () => say("busy"));
-  map.on("idle", () => say("idle"));
   choose(null);
 }
 
@@ -127,8 +136,10 @@ function draw(settings, layers, archives, view) {
   });
   const map = new maplibregl.Map({
     container: "map",
-    style: mapStyle(layers, archives, view.layer.id, view.name),
-    bounds: archives[view.layer.archive].header.bounds,
+    style: mapStyle(layers, archives, view.layer?.id, view.name, pictureStyle(settings.pictures)),
+    bounds: view.layer
+      ? archives[view.layer.archive].header.bounds
+      : settings.pictures.at(-1).bounds,
     fitBoundsOptions: { padding: 24, maxZoom: 16 },
     hash: "view",
     maxZoom: 20,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from ocr_assets.map_page.pictures import PictureSource
 from ocr_assets.map_page.ranges import UnsatisfiableRangeError, requested_range
 from ocr_assets.map_page.subject import PageSubject
 from resources.storage import ObjectInfo, Storage
@@ -38,6 +40,7 @@ _PAGE_FILES = {
     "/map.js": ("map.js", "text/javascript; charset=utf-8"),
     "/layers.js": ("layers.js", "text/javascript; charset=utf-8"),
     "/panel.js": ("panel.js", "text/javascript; charset=utf-8"),
+    "/pictures.js": ("pictures.js", "text/javascript; charset=utf-8"),
     "/pmtiles.js": ("pmtiles.js", "text/javascript; charset=utf-8"),
 }
 _LIBRARY_FILES = {
@@ -61,6 +64,8 @@ _POLICY = "; ".join(
 )
 
 _PIECE = 1 << 20
+
+_PICTURE = re.compile(r"/pictures/([a-z0-9-]{1,40})/(\d{1,2})/(\d{1,8})/(\d{1,8})\.png", re.ASCII)
 
 
 class MapPageError(RuntimeError):
@@ -110,11 +115,12 @@ class MapServer(ThreadingHTTPServer):
     Args:
         archives: name of the archive, one of :data:`ARCHIVE_NAMES`, to its bytes.
         settings: what the page says about them.
+        pictures: rasters to show below them, by a short name.
         host: address to listen on, this machine only by default.
         port: 0 takes a free one; :attr:`url` says which.
 
     Raises:
-        MapPageError: no archive, an unknown one, or the map library is not installed.
+        MapPageError: nothing to show, an unknown archive, or the map library is not installed.
         OSError: the address is taken.
     """
 
@@ -126,8 +132,10 @@ class MapServer(ThreadingHTTPServer):
         settings: PageSettings,
         host: str = "127.0.0.1",
         port: int = 0,
+        pictures: Mapping[str, PictureSource] | None = None,
     ) -> None:
-        if not archives:
+        self.pictures = dict(pictures or {})
+        if not archives and not self.pictures:
             raise MapPageError("there is no archive to show. Make the vector tiles first.")
         if unknown := sorted(set(archives) - set(ARCHIVE_NAMES)):
             raise MapPageError(
@@ -135,7 +143,11 @@ class MapServer(ThreadingHTTPServer):
             )
         self.archives = {f"/tiles/{name}.pmtiles": archives[name] for name in archives}
         shown = {name: f"tiles/{name}.pmtiles" for name in ARCHIVE_NAMES if name in archives}
-        document = json.dumps(asdict(settings) | {"archives": shown}).encode()
+        drawn = [
+            {"id": name, "tiles": f"pictures/{name}/{{z}}/{{x}}/{{y}}.png", **source.describe()}
+            for name, source in self.pictures.items()
+        ]
+        document = json.dumps(asdict(settings) | {"archives": shown, "pictures": drawn}).encode()
         self.documents = {"/config.json": (document, "application/json")}
         library = _library_folder()
         for folder, files in ((_PAGE, _PAGE_FILES), (library, _LIBRARY_FILES)):
@@ -202,6 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         address = unquote(urlsplit(self.path).path)
         if archive := self.server.archives.get(address):
             self._send_archive(archive, with_body)
+        elif (found := _PICTURE.fullmatch(address)) and found[1] in self.server.pictures:
+            self._send_piece(self.server.pictures[found[1]], *map(int, found.groups()[1:]))
         elif document := self.server.documents.get(address):
             content, kind = document
             # The page and its archives change with the installed version and with every run.
@@ -248,6 +262,16 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self.wfile.write(piece)
             start += len(piece)
+
+    def _send_piece(self, source: PictureSource, zoom: int, x: int, y: int) -> None:
+        content = source.piece(zoom, x, y)
+        if content is None:
+            # The map takes this for an empty piece, without an error in the browser's log.
+            self._head(HTTPStatus.NO_CONTENT, None, None, {"Cache-Control": "no-cache"})
+            return
+        self._head(HTTPStatus.OK, len(content), "image/png", {"Cache-Control": "no-cache"})
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         content = f"{reason}\n".encode()

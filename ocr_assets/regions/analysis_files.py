@@ -168,8 +168,8 @@ def _write_geojson(source: Source, path: Path, metadata: Mapping[str, str]) -> N
             }
             lines = geojson.features(outline, list(properties.values()), "", list(properties))
             # A line ends with its line break; the comma goes before the next one.
-            text = bytes(geojson.text_of(lines)).rstrip(b"\n").replace(b"\n", b",\n")
-            file.write(before.encode() + text)
+            encoded = bytes(geojson.text_of(lines)).rstrip(b"\n").replace(b"\n", b",\n")
+            file.write(before.encode() + encoded)
             before = ",\n"
         file.write(b"\n]}\n")
 

@@ -73,12 +73,18 @@ def _write_request(path: Path, grid: TileGrid, tiles: list[Tile]) -> None:
 
 def _write_polygons(path: Path, grid: TileGrid, tiles: list[Tile]) -> None:
     """One polygon within a tile, one on the border of both, one that reaches beyond them."""
-    west, south, east, north = grid.bbox(tiles[0])
-    middle, side = (south + north) / 2, east - west
+    west, south, east, _ = grid.bbox(tiles[0])
+    side = east - west
+
+    def box(left: float, bottom: float, right: float, top: float) -> shapely.Polygon:
+        return shapely.box(
+            west + left * side, south + bottom * side, west + right * side, south + top * side
+        )
+
     shapes = {
-        "within": shapely.Point(west + side / 2, middle - side / 4).buffer(side / 8),
-        "across": shapely.box(east - side / 10, middle, east + side / 8, middle + side / 6),
-        "beyond": shapely.box(east + 0.9 * side, middle, east + 1.1 * side, middle + side / 5),
+        "within": shapely.Point(west + side / 2, south + side / 4).buffer(side / 8),
+        "across": box(0.9, 0.2, 1.1, 0.4),
+        "beyond": box(1.9, 0.5, 2.1, 0.7),
     }
     features = [
         {

@@ -103,7 +103,7 @@ def test_one_region_and_its_status(ocr: Ocr, world: World) -> None:
     }
 
     shown = ocr("regions", "status", "--state", "done")
-    assert shown.out.startswith("sample, qa dev")
+    assert shown.out.startswith("fire, sample, qa dev")
     assert re.search(r"\n +y1_x1 +done +dev ", shown.out)
     assert "y1_x0" not in shown.out
     assert shown.out.rstrip().endswith("1 done, 0 stale, 0 failed, 10 missing")

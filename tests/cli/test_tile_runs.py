@@ -163,6 +163,8 @@ def _answers(work: Work) -> None:
         assert raster.bounds.right == pytest.approx(east, abs=2e-4)
         values = np.unique(raster.read(1))
     assert set(values.tolist()) <= {*range(101), 255}
+    kept = work("mosaic", "--year", "2023")
+    assert (kept.status, "tiles/2023/tree_cover.tif" in kept.err) == (0, True)
     for source, of_year in (("tree_cover", ("--year", "2023")), ("elevation", ())):
         picture = work.folder / f"{source}.png"
         done = work("preview", ONE, "--source", source, *of_year, "-o", str(picture))
@@ -178,6 +180,9 @@ def _answers(work: Work) -> None:
         (("run", "{request}", "--sources", ","), 3, "--sources names none"),
         (("stats", "no.gpkg", "--year", "2023"), 3, "no.gpkg"),
         (("mosaic", "--year", "2023", "-o", "out.png"), 2, "neither with .tif nor with .vrt"),
+        (("mosaic", "--year", "2023", "--tiles", "a.csv"), 2, "--tiles goes with --output"),
+        (("mosaic", "--year", "2014"), 2, "Invalid value for '--year'"),
+        (("mosaic", "--year", "2023"), 3, "there are no tiles to make a mosaic of"),
         (("mosaic", "--year", "2023", "-o", "out.tif"), 3, "there are no tiles of 2023"),
         (("preview", "1X1Y", "--year", "2023"), 3, "1X1Y"),
         (("preview", "nowhere"), 3, "nowhere"),

@@ -52,7 +52,7 @@ def test_config_as_a_table_explains_each_variable(ocr: Ocr) -> None:
         ({"OCR_ENVIRONMENT": "prod"}, "OCR_ENVIRONMENT='prod': Input should be 'qa', 'staging' or"),
         ({"OCR_ENVIRONMENT": "production"}, "OCR_VERSION is required"),
         ({"OCR_VERSION": "one"}, "OCR_VERSION='one': not a semantic version"),
-        ({"OCR_STORGE_ROOT": "/x"}, "unknown setting OCR_STORGE_ROOT; known: OCR_BRANCH"),
+        ({"OCR_STORGE_ROOT": "/x"}, "unknown setting OCR_STORGE_ROOT; known: OCR_ALERT"),
     ],
 )
 def test_wrong_settings_are_one_line(ocr: Ocr, variables: dict[str, str], message: str) -> None:
@@ -61,13 +61,13 @@ def test_wrong_settings_are_one_line(ocr: Ocr, variables: dict[str, str], messag
 
 def test_the_sample_world_is_built_once(ocr: Ocr, world: World) -> None:
     variables = {"OCR_CATALOG": ""}
-    done = ocr("sample", **variables)
+    done = ocr("sample", "--no-imagery", **variables)
     assert done.status == 0
     path = world.root / "input" / "catalog.json"
     assert done.out.split()[-1] == str(path) or str(path) in "".join(done.out.split())
     assert Catalog.read(str(path)).grid == world.grid
     before = path.stat().st_mtime_ns, sorted(world.root.rglob("*"))
-    assert ocr("sample", **variables).status == 0
+    assert ocr("sample", "--no-imagery", **variables).status == 0
     assert (path.stat().st_ino, sorted(world.root.rglob("*")))[1] == before[1]
 
 

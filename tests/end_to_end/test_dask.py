@@ -80,7 +80,7 @@ def test_four_runs_at_one_scheduler_do_four_runs_work(
         "catalog": f"{s3_bucket.root}/input/catalog.json",
     }
     variables = {f"OCR_{name.upper()}": value for name, value in places.items()}
-    assert ocr("sample", OCR_STORAGE_ROOT=s3_bucket.root, **variables).status == 0
+    assert ocr("sample", "--no-imagery", OCR_STORAGE_ROOT=s3_bucket.root, **variables).status == 0
 
     alone = initialised(Deployment(Settings(storage_root=f"{s3_bucket.root}/alone", **places)))
     first = [region_id for region_id, _ in RANGES]

@@ -17,6 +17,7 @@ from matplotlib.image import imread
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect, sync_playwright
 
 from ocr_assets.geoparquet import bbox_array, wkb_array, write_geoparquet
+from ocr_assets.map_page.pictures import TreeCoverPicture
 from ocr_assets.map_page.server import MapServer, PageSettings, StoredArchive
 from ocr_assets.map_page.subject import page_subject
 from ocr_assets.regions.fire_risk import FIRE
@@ -25,6 +26,8 @@ from ocr_assets.regions.vector_tiles import (
     building_tiles,
     regional_tiles,
 )
+from ocr_assets.tiles.grid import Tile, TileGrid
+from ocr_assets.tiles.product import colour_table, pixel_box, write_tree_cover_cog
 from resources.storage import Storage
 
 WEST, SOUTH, STEP = -105.30, 40.00, 0.0006
@@ -159,6 +162,18 @@ class Visit:
             near = np.abs(pixels - np.array(colour)).max(axis=1) <= 2
             seen[score] = int(near.sum())
         return seen
+
+    def colours(self, path: Path, percents: list[int]) -> dict[int, int]:
+        """Pixels of the map in the colour of each percentage of tree cover."""
+        self.page.screenshot(path=path)
+        box = self.page.locator("#map").bounding_box()
+        assert box is not None
+        pixels = np.rint(imread(path)[:, int(box["x"]) :, :3].reshape(-1, 3) * 255)
+        table = colour_table()
+        return {
+            percent: int((np.abs(pixels - table[percent][:3]).max(axis=1) <= 2).sum())
+            for percent in percents
+        }
 
 
 @pytest.fixture
@@ -355,3 +370,32 @@ def _tile_position(lon: np.ndarray, lat: np.ndarray, zoom: int) -> np.ndarray:
     x = (lon + 180) / 360
     y = (1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2
     return np.stack([x, y]) * 2**zoom
+
+
+def test_tree_cover_lies_below_and_can_be_chosen(
+    browser: Browser, tmp_path: Path, pictures: Path
+) -> None:
+    """With nothing else to see the mosaic is shown at once; beside vector tiles it is offered."""
+    box = pixel_box(TileGrid.load(), Tile.parse("1947X1775Y"))
+    cover = np.full(box.shape, 100, np.uint8)
+    cover[:, : cover.shape[1] // 2] = 50
+    write_tree_cover_cog(tmp_path / "2023" / "tree_cover.tif", cover, box, {})
+    picture = TreeCoverPicture(Storage(str(tmp_path)), "2023/tree_cover.tif", 2023)
+    settings = PageSettings(title="Tree cover", subject=page_subject(FIRE), environment="qa")
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    with MapServer({}, settings, pictures={"tree-cover-2023": picture}).running() as url:
+        visit = Visit(context.new_page(), url)
+        visit.open()
+        page = visit.page
+        expect(page.locator("#picture-title")).to_have_text("Tree cover 2023")
+        assert page.locator("#picture-legend li").count() == 5
+        expect(page.locator("#layers-choice")).to_be_hidden()
+        expect(page.locator("#score")).to_be_hidden()
+        shown = visit.colours(pictures / "tree-cover.png", [50, 100])
+        assert shown[50] == pytest.approx(shown[100], rel=0.05)
+        assert shown[50] > 50_000
+        visit.switch("picture", "none")
+        expect(page.locator("#picture")).to_be_hidden()
+        assert sum(visit.colours(pictures / "no-tree-cover.png", [50, 100]).values()) == 0
+        assert visit.complaints == []
+    context.close()

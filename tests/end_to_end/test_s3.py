@@ -28,7 +28,7 @@ def variables(s3_bucket: Storage) -> dict[str, str]:
 def test_a_region_from_input_to_tiles(
     ocr: Callable[..., Outcome], world: World, s3_bucket: Storage, variables: dict[str, str]
 ) -> None:
-    made = ocr("sample", **variables)
+    made = ocr("sample", "--no-imagery", **variables)
     assert made.status == 0, made.err
     assert f"{s3_bucket.root}/some/prefix/input/catalog.json" in "".join(made.out.split())
     if "no sample volume" not in made.err:

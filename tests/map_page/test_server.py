@@ -179,7 +179,7 @@ def test_every_file_of_the_page_is_served_and_names_no_other_address(
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "http" not in policy
-    for name in ("style.css", "map.js", "layers.js", "panel.js", "pmtiles.js"):
+    for name in ("style.css", "map.js", "layers.js", "panel.js", "pictures.js", "pmtiles.js"):
         status, headers, body = _ask(connection, f"/{name}")
         assert status == 200
         assert headers["X-Content-Type-Options"] == "nosniff"

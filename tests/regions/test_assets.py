@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import xarray as xr
 from matplotlib.image import imread
 from sample_worlds import REGION_ASSETS, FinishedWorld, World, execute, materializations
 
@@ -153,6 +154,16 @@ def test_the_store_and_the_pyramid(finished_world: FinishedWorld, shown: Shown) 
     pyramid = shown["pyramid", None]
     assert pyramid["levels"] > 2
     assert pyramid["lineage"]["inputs"].keys() == set(deployment.grid.valid)
+    folder = json.loads(deployment.storage.read_bytes("pyramid/current.json"))["folder"]
+    place = deployment.storage.local_path(folder)
+    coarse = xr.open_zarr(place, group="1")
+    assert set(coarse.data_vars) == set(VARIABLES)
+    np.testing.assert_allclose(
+        float(coarse["bp_2047"][10, 10]),
+        dataset["bp_2047"][20:22, 20:22].values.mean(),
+        rtol=1e-6,
+    )
+    assert xr.open_zarr(place).attrs["license_name"] == "CC-BY-4.0"
 
 
 def test_whatever_is_stored_says_how_it_came_to_be(finished_world: FinishedWorld) -> None:

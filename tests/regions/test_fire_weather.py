@@ -1,4 +1,4 @@
-"""Formulas of one hour: values worked out independently, edges of classes, the form of the index."""
+"""Formulas of one hour: values worked out independently, edges of classes, forms of the index."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_each_method_has_its_form() -> None:
 
 
 def test_fire_weather_is_dry_and_windy() -> None:
-    # 25 % humidity and 20 mph at 32 C: what red flag warnings are about.
+    # 15 % humidity and 25 mph at 32 C: what red flag warnings are about.
     assert float(fosberg_index(15, 305, 11.2)) > FIRE_WEATHER
     assert float(fosberg_index(15, 305, 5.0)) < FIRE_WEATHER
     assert float(fosberg_index(70, 305, 11.2)) < FIRE_WEATHER

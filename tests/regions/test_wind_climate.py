@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ocr_assets.regions.fire_weather import (
     wind_from_direction,
     wind_speed,
 )
-from ocr_assets.regions.kernels import Method
+from ocr_assets.regions.kernels import METHODS, Method
 from ocr_assets.regions.wind_climate import (
     HOURLY,
     WindClimateError,
@@ -74,8 +75,8 @@ def sorted_out(hourly: xr.Dataset, method: Method) -> dict[str, np.ndarray]:
     east, north = earth_wind(along_x, along_y, np.cos(angle), np.sin(angle))
     direction = direction_class(wind_from_direction(east, north))
     hours = (~np.isnan(index)).sum(axis=0)
-    with np.testing.suppress_warnings() as quiet:
-        quiet.filter(RuntimeWarning, "All-NaN slice")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         threshold = np.nanquantile(index.astype(float), 0.99, axis=0)
         fire = standard > FIRE_WEATHER
         gusts = np.nanquantile(np.where(fire, speed.astype(np.float32), np.nan), 0.99, axis=0)
@@ -100,7 +101,7 @@ def sorted_out(hourly: xr.Dataset, method: Method) -> dict[str, np.ndarray]:
     return {"wind_direction_distribution": shares, **found}
 
 
-@pytest.mark.parametrize("method", ["corrected", "published"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_pass_equals_sorting_everything(
     hourly: xr.Dataset, method: Method, tmp_path: Path
 ) -> None:
@@ -131,8 +132,8 @@ def test_saturated_hours_are_what_methods_differ_in(hourly: xr.Dataset, tmp_path
     wet = hourly.isel(y=[3], x=[3]).copy(deep=True)
     wet["TD2"][:1_000] = wet["T2"][:1_000] + 1
     shares = {
-        method: float(wind_climate(wet, tmp_path / method, method)["fire_weather_share"])
-        for method in ("corrected", "published")
+        method: wind_climate(wet, tmp_path / method, method)["fire_weather_share"].item()
+        for method in METHODS
     }
     fire = shares["corrected"] * int(wet["T2"].notnull().sum())
     assert fire == pytest.approx(round(fire), abs=1e-3), "saturated hours are hours"

