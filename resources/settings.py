@@ -35,29 +35,35 @@ _SEMANTIC_VERSION = re.compile(
 )
 _BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
-_EXAMPLES = ENGINE_EXAMPLES | EVENT_EXAMPLES | IMAGERY_EXAMPLES | REQUEST_EXAMPLES | {
-    "OCR_ENVIRONMENT": "OCR_ENVIRONMENT=qa",
-    "OCR_VERSION": "OCR_VERSION=1.2.3",
-    "OCR_REVISION": "OCR_REVISION=2",
-    "OCR_STORAGE_ROOT": "OCR_STORAGE_ROOT=/data/ocr or OCR_STORAGE_ROOT=s3://bucket/prefix",
-    "OCR_ICECHUNK_STORE_URI": "OCR_ICECHUNK_STORE_URI=s3://bucket/region-risk",
-    "OCR_VECTOR_OUTPUT_URI": "OCR_VECTOR_OUTPUT_URI=s3://bucket/vector",
-    "OCR_BRANCH": "OCR_BRANCH=qa",
-    "OCR_CATALOG": "OCR_CATALOG=/data/ocr/input/catalog.json",
-    "OCR_SOURCES": "OCR_SOURCES=/data/ocr/sources.json",
-    "OCR_DOWNLOADS_ROOT": "OCR_DOWNLOADS_ROOT=/data/ocr/downloads",
-    "OCR_METHOD": "OCR_METHOD=corrected",
-    "OCR_VOLUMES_SOURCE": "OCR_VOLUMES_SOURCE=/data/scans or OCR_VOLUMES_SOURCE=s3://archive.tbrc.org",
-    "OCR_VOLUMES_ANONYMOUS": "OCR_VOLUMES_ANONYMOUS=true",
-    "OCR_VOLUMES_ENDPOINT_URL": "OCR_VOLUMES_ENDPOINT_URL=https://s3.us-east-1.amazonaws.com",
-    "OCR_MODELS_ROOT": "OCR_MODELS_ROOT=/data/ocr/models",
-    "OCR_JOB_TYPES": "OCR_JOB_TYPES=/data/ocr/job_types.toml",
-    "OCR_DEBUG": "OCR_DEBUG=true",
-    "OCR_REGIONS_PER_RUN": "OCR_REGIONS_PER_RUN=45",
-    "OCR_S3_ENDPOINT_URL": "OCR_S3_ENDPOINT_URL=http://127.0.0.1:9000",
-    "OCR_S3_REGION": "OCR_S3_REGION=us-west-2",
-    "OCR_S3_ANONYMOUS": "OCR_S3_ANONYMOUS=false",
-}
+_EXAMPLES = (
+    ENGINE_EXAMPLES
+    | EVENT_EXAMPLES
+    | IMAGERY_EXAMPLES
+    | REQUEST_EXAMPLES
+    | {
+        "OCR_ENVIRONMENT": "OCR_ENVIRONMENT=qa",
+        "OCR_VERSION": "OCR_VERSION=1.2.3",
+        "OCR_REVISION": "OCR_REVISION=2",
+        "OCR_STORAGE_ROOT": "OCR_STORAGE_ROOT=/data/ocr or OCR_STORAGE_ROOT=s3://bucket/prefix",
+        "OCR_ICECHUNK_STORE_URI": "OCR_ICECHUNK_STORE_URI=s3://bucket/region-risk",
+        "OCR_VECTOR_OUTPUT_URI": "OCR_VECTOR_OUTPUT_URI=s3://bucket/vector",
+        "OCR_BRANCH": "OCR_BRANCH=qa",
+        "OCR_CATALOG": "OCR_CATALOG=/data/ocr/input/catalog.json",
+        "OCR_SOURCES": "OCR_SOURCES=/data/ocr/sources.json",
+        "OCR_DOWNLOADS_ROOT": "OCR_DOWNLOADS_ROOT=/data/ocr/downloads",
+        "OCR_METHOD": "OCR_METHOD=corrected",
+        "OCR_VOLUMES_SOURCE": "OCR_VOLUMES_SOURCE=/data/scans or OCR_VOLUMES_SOURCE=s3://archive.tbrc.org",
+        "OCR_VOLUMES_ANONYMOUS": "OCR_VOLUMES_ANONYMOUS=true",
+        "OCR_VOLUMES_ENDPOINT_URL": "OCR_VOLUMES_ENDPOINT_URL=https://s3.us-east-1.amazonaws.com",
+        "OCR_MODELS_ROOT": "OCR_MODELS_ROOT=/data/ocr/models",
+        "OCR_JOB_TYPES": "OCR_JOB_TYPES=/data/ocr/job_types.toml",
+        "OCR_DEBUG": "OCR_DEBUG=true",
+        "OCR_REGIONS_PER_RUN": "OCR_REGIONS_PER_RUN=45",
+        "OCR_S3_ENDPOINT_URL": "OCR_S3_ENDPOINT_URL=http://127.0.0.1:9000",
+        "OCR_S3_REGION": "OCR_S3_REGION=us-west-2",
+        "OCR_S3_ANONYMOUS": "OCR_S3_ANONYMOUS=false",
+    }
+)
 
 _SECRETS = ("OCR_GITHUB_TOKEN", "OCR_ALERT_WEBHOOK_URL", "OCR_SAS_SUBSCRIPTION_KEY")
 
