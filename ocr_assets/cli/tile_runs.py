@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -52,6 +53,8 @@ ALL_FAILED, ABORTED, NOTHING_TO_DO, TILES_MISSING = 2, 5, 6, 10
 """Exit statuses beside those of every command."""
 
 ALL = ",".join(PRODUCTS)
+
+_LOOKS_AT_ONCE = 16
 
 _TOLD = 20
 """Failures that are told one by one."""
@@ -251,11 +254,18 @@ def _sources(text: str) -> list[Source]:
 def _todo(
     library: TileLibrary, source: Source, found: Request, *, overwrite: bool
 ) -> list[SourceKey]:
-    from ocr_assets.tile_history import source_keys, stored
+    """What has to be made: what is missing, and what would be made another way now."""
+    from ocr_assets.tile_history import source_keys
+    from ocr_assets.tile_products import product_state
 
     keys = source_keys(source, list(found))
-    there = {} if overwrite else stored(library, keys)
-    return [key for key in keys if key not in there]
+    if overwrite:
+        return keys
+    if source == TREE_COVER:
+        library.tree_cover_network, library.superresolution_network  # noqa: B018 - read once
+    with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+        states = list(pool.map(lambda key: product_state(library, key), keys))
+    return [key for key, state in zip(keys, states, strict=True) if state != "done"]
 
 
 def _print_plan(found: Request, todo: dict[Source, list[SourceKey]], mem: int) -> None:
