@@ -156,7 +156,7 @@ def test_the_store_and_the_pyramid(finished_world: FinishedWorld, shown: Shown) 
     assert pyramid["lineage"]["inputs"].keys() == set(deployment.grid.valid)
     folder = json.loads(deployment.storage.read_bytes("pyramid/current.json"))["folder"]
     place = deployment.storage.local_path(folder)
-    coarse = xr.open_zarr(place, group="1")
+    coarse = xr.open_zarr(place, group="1", chunks=None)
     assert set(coarse.data_vars) == set(VARIABLES)
     np.testing.assert_allclose(
         float(coarse["bp_2047"][10, 10]),
