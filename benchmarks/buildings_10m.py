@@ -27,11 +27,12 @@ import shapely
 
 from ocr_assets.geoparquet import bbox_array, hilbert_order, wkb_array
 from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
-from ocr_assets.regions.buildings import BUILDING_SCHEMA, write_region_buildings
+from ocr_assets.regions.buildings import building_schema, write_region_buildings
+from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.geographies import CODE_LENGTH, LEVELS, STATES, Level, geography_schema
 from ocr_assets.regions.grid import CONUS, CONUS_WINDOW
 from ocr_assets.regions.risk import CLIMATES, VARIABLES, risk_score
-from ocr_assets.regions.statistics import PERCENTILES, SUMMARISED, write_statistics
+from ocr_assets.regions.statistics import PERCENTILES, write_statistics
 
 REGIONS = [f"y{iy}_x{ix}" for iy in range(6, 10) for ix in range(10, 15)]
 COUNTY_ROWS, COUNTY_COLS, COUNTIES_ACROSS_STATE = 15, 20, 5
@@ -90,7 +91,7 @@ def region_table(number: int, buildings: int) -> pa.Table:
             wkb_array(geometry),
             bbox_array(geometry),
         ],
-        schema=BUILDING_SCHEMA,
+        schema=building_schema(FIRE),
     )
     return table.take(hilbert_order(table, CONUS_WINDOW.bounds, "building_id"))
 
@@ -138,14 +139,15 @@ def ours(folder: Path, scratch: Path, outlines: dict[Level, pa.Table]) -> list[f
     """Partition and summarise; wall and CPU seconds of both."""
     regions = {file.stem: file for file in sorted(folder.glob("*.parquet"))}
     with stage("partition by county") as partitioned:
-        files, report = partition_buildings(regions, scratch / "buildings", {})
+        files, report = partition_buildings(FIRE, regions, scratch / "buildings", {})
     assert report.rows_in == report.rows_out
-    dataset = open_buildings([str(path) for path in files.values()], str(scratch / "buildings"))
+    paths = [str(path) for path in files.values()]
+    dataset = open_buildings(FIRE, paths, str(scratch / "buildings"))
     total = [0.0, 0.0]
     for level in LEVELS:
         with stage(f"summarise {level}") as spent:
             path = scratch / f"{level}.parquet"
-            counts = write_statistics(path, dataset, level, outlines[level], "corrected", {})
+            counts = write_statistics(FIRE, path, dataset, level, outlines[level], "corrected", {})
         assert counts.counted + counts.without_code == counts.buildings == report.rows_out
         total = [a + b for a, b in zip(total, spent, strict=True)]
     print(f"{report}, blocks in {(scratch / 'block.parquet').stat().st_size / 1e6:.0f} MB")
@@ -159,7 +161,7 @@ def alternative(folder: Path, scratch: Path) -> list[float]:
     source = connection.read_parquet(f"{folder}/*.parquet")
     aggregates = ", ".join(
         f"avg({v}::DOUBLE) AS {v}_mean, quantile_cont({v}, [0.5, {quantiles}]) AS {v}_quantiles"
-        for v in SUMMARISED
+        for v in FIRE.summarised
         for quantiles in [", ".join(str(p / 100) for p in PERCENTILES)]
     )
     aggregates += ", " + ", ".join(

@@ -106,17 +106,17 @@ def build(root: Path, region_id: str | None, buildings: int) -> None:
 def run_chain(small: Path, full: Path, region_id: str) -> Chain:
     """Run a region through the writer of the graph, after a small one that loads all code."""
     from ocr_assets import region_writer
-    from ocr_assets.regions import process, risk
+    from ocr_assets.regions import fire_risk, process, risk
     from ocr_assets.regions.buildings import BuildingSource
     from resources.icechunk_store import RegionBatch, RegionStore
 
     _write(small, None)
     watch = Stopwatch()
-    watch.around(process, "read_region_inputs", "read rasters")
-    watch.around(process, "region_risk", "resample, smooth, multiply")
+    watch.around(fire_risk, "read_region_inputs", "read rasters")
+    watch.around(fire_risk, "region_risk", "resample, smooth, multiply")
     watch.around(risk, "fill_non_burnable", "spread (convolutions)")
     watch.around(process, "summarise", "summary and picture")
-    watch.around(process, "risk_preview", "summary and picture")
+    watch.around(process, "score_preview", "summary and picture")
     watch.around(RegionStore, "write_apart", "write arrays")
     watch.around(RegionBatch, "merge", "write arrays")
     watch.around(RegionBatch, "commit", "commit")
@@ -175,7 +175,7 @@ def run_opencv(full: Path, region_id: str) -> tuple[float, float, float]:
     from ocr_assets.deployment import Deployment
     from ocr_assets.regions import risk
     from ocr_assets.regions.convolution import directional_means
-    from ocr_assets.regions.inputs import read_region_inputs
+    from ocr_assets.regions.fire_risk import read_region_inputs
     from ocr_assets.regions.kernels import BAND_ROWS, DIRECTIONS, kernel_set, pixel_size
     from ocr_assets.regions.kernels import upwind_mask as mask_of
     from resources.settings import Settings

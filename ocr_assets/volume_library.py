@@ -141,7 +141,8 @@ class VolumeLibrary(SharedOnWorkers):
 
         from resources.inference import Inference
 
-        return Inference(self.settings.models_root / "cache", streams=min(4, os.cpu_count() or 1))
+        # Each stream holds two hundred megabytes; volumes read side by side use more cores.
+        return Inference(self.settings.models_root / "cache", streams=min(2, os.cpu_count() or 1))
 
     @cached_property
     def _loaded(self) -> dict[tuple[str, ...], Any]:

@@ -236,7 +236,7 @@ def count_hours(
     ``sine``: see :func:`earth_wind`; ``clip`` and ``published``: of the method. The others are the
     state of the cells that :mod:`ocr_assets.regions.wind_climate` describes.
     """
-    size = top.shape[1]
+    size, room = top.shape[1], gusts.shape[1]
     for hour in range(temperature.shape[0]):
         for cell in range(temperature.shape[1]):
             t, u, v = np.float64(temperature[hour, cell]), along_x[hour, cell], along_y[hour, cell]
@@ -261,7 +261,7 @@ def count_hours(
             if fire:
                 found = counts[cell, 1]
                 counts[cell, 1] += 1
-                if found < size or speed > gusts[cell, 0]:
+                if found < room or speed > gusts[cell, 0]:
                     _push(gusts[cell], classes[cell, :0], found, speed, direction)
                 directions[cell, direction] += 1
                 vectors[cell, 0] += east / speed

@@ -346,7 +346,7 @@ def _conus404() -> Source:
         licence="public (USGS data release)",
         page="https://doi.org/10.5066/P9PHPK4F",
         vintage="hourly",
-        size="about 2 TB for each of five variables, read once",
+        size="about 2 TB for each of four variables, read once",
         address="s3://hytest/conus404/conus404_hourly.zarr",
         datasets=(inputs.WIND,),
         region="us-east-1",
