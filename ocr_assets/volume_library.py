@@ -141,8 +141,7 @@ class VolumeLibrary(SharedOnWorkers):
 
         from resources.inference import Inference
 
-        # Each stream holds two hundred megabytes; volumes read side by side use more cores.
-        return Inference(self.settings.models_root / "cache", streams=min(2, os.cpu_count() or 1))
+        return Inference(self.settings.models_root / "cache", streams=min(4, os.cpu_count() or 1))
 
     @cached_property
     def _loaded(self) -> dict[tuple[str, ...], Any]:

@@ -18,7 +18,7 @@ from openvino import opset15 as ops
 
 from ocr_assets.volumes.traineddata import DENSE, Layer, Traineddata, TraineddataError
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 1
 """Raised when the graph of the same network changes, so that saved ones are not used again."""
 
 INPUT_IMAGES, INPUT_WIDTHS, OUTPUT = "images", "widths", "log_probabilities"
@@ -208,12 +208,6 @@ def _lstm(layer: Layer, plane: _Plane) -> _Plane:
     rows = ops.reshape(
         plane.data, ops.concat([_longs(-1), _dims(shape, 2), _longs(layer.inputs)], 0), False
     )
-    head = _dims(shape, 0, 1)
-    steps = plane.data.get_output_partial_shape(0)[2]
-    if layer.kind == "SummLSTM" and plane.x_end is None and steps.is_static:
-        last = _last_state(rows, steps.get_length(), gates[0], states)
-        summary = ops.reshape(last, ops.concat([head, _longs(1, states)], 0), False)
-        return replace(plane, data=summary)
     rows_shape = ops.shape_of(rows)
     start = ops.broadcast(_float(0.0), ops.concat([_dims(rows_shape, 0), _longs(1, states)], 0))
     # Full length for every row: what follows a row's end never comes back into it.
@@ -225,6 +219,7 @@ def _lstm(layer: Layer, plane: _Plane) -> _Plane:
         _floats(gates[:, :, -1]),
         states, "forward",
     )  # fmt: skip
+    head = _dims(shape, 0, 1)
     if layer.kind == "LSTM":
         full = ops.concat([head, _dims(shape, 2), _longs(states)], 0)
         return replace(plane, data=ops.reshape(sequence.output(0), full, False))
@@ -232,26 +227,6 @@ def _lstm(layer: Layer, plane: _Plane) -> _Plane:
         raise _UnsupportedError(f"layer {layer.name!r} sums up along the line of text")
     summary = ops.reshape(sequence.output(1), ops.concat([head, _longs(1, states)], 0), False)
     return replace(plane, data=summary)
-
-
-def _last_state(rows: Node, steps: int, gates: NDArray[np.float32], states: int) -> Node:
-    """The last state of an LSTM over all ``steps`` of ``rows`` ``[row, step, input]``.
-
-    Step by step, so that the gates of one step are in memory and not those of all: a line has
-    thousands of rows.
-    """
-    inputs = ops.split(rows, _long(1), steps)
-    count = _dims(ops.shape_of(rows), 0)
-    state = memory = ops.broadcast(_float(0.0), ops.concat([count, _longs(states)], 0))
-    weights, bias = _floats(gates[:, :-1]), _floats(gates[:, -1])
-    for step in range(steps):
-        seen = ops.concat([ops.squeeze(inputs.output(step), _ints(1)), state], 1)
-        activations = ops.add(ops.matmul(seen, weights, False, True), bias)
-        forget, enter, cell, leave = ops.split(activations, _long(1), 4).outputs()
-        kept = ops.multiply(ops.sigmoid(forget), memory)
-        memory = ops.add(kept, ops.multiply(ops.sigmoid(enter), ops.tanh(cell)))
-        state = ops.multiply(ops.sigmoid(leave), ops.tanh(memory))
-    return state
 
 
 def _dims(shape: Node, *axes: int) -> Node:
@@ -276,10 +251,6 @@ def _int(value: int) -> Node:
 
 def _ints(*values: int) -> Node:
     return ops.constant(np.array(values, np.int32))
-
-
-def _long(value: int) -> Node:
-    return ops.constant(np.int64(value))
 
 
 def _longs(*values: int) -> Node:
