@@ -209,7 +209,8 @@ def retry_command(settings: Settings, region_ids: Sequence[str], config: DeployC
         command += ["--version", settings.version]
     command += [part for id_ in region_ids for part in ("--region-id", id_)]
     if config.risk_types != [RISK_NAMES[0]]:
-        command += [part for name in config.risk_types for part in ("--risk-type", name)]
+        several = len(set(config.risk_types)) > 1
+        command += ["--risk-type", "all" if several else config.risk_types[0]]
     wanted = {
         "--write-regional-stats": config.write_regional_stats,
         "--create-pyramid": config.create_pyramid,

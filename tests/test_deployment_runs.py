@@ -145,6 +145,21 @@ def test_everything_is_computed_under_the_version_of_the_run(
     assert Releases.of(loaded.settings).current() == "v1.2.3"
 
 
+def test_every_risk_type_is_deployed_in_its_turn(
+    world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment_runs, "materialize_deployment", regions_only)
+    for part in map(world.deployment().of, ("fire", "wind")):
+        part.regions.initialize(part.template)
+    result = deploy(world.deployment(), instance, region_ids=["y1_x1"], risk_types=["fire", "wind"])
+    assert result.success
+    assert [selected(run) for run in children(instance, result.run_id)] == [
+        {"region_risk", "region_buildings"},
+        {"wind/region_risk", "wind/region_buildings"},
+    ]
+    assert set(world.deployment().of("wind").ledger()) == {"y1_x1"}
+
+
 def test_a_wipe_happens_once_however_often_it_is_attempted(
     world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +307,8 @@ def test_environments_have_pools_of_their_own(world: World) -> None:
         ({"all_region_ids": True, "version": "1.2"}, SettingsError, "not a semantic version"),
         ({"all_region_ids": True, "wipe": True}, DeploymentError, "production is never wiped"),
         ({"all_region_ids": True, "process_retries": -1}, ValueError, "greater than or equal"),
+        ({"all_region_ids": True, "risk_types": ["hail"]}, DeploymentError, "no risk type 'hail'"),
+        ({"all_region_ids": True, "risk_types": []}, DeploymentError, "name a type of risk"),
     ],
 )
 def test_what_cannot_be_deployed_is_refused_before(
@@ -322,6 +339,9 @@ def test_the_command_that_retries_is_one_of_a_shell() -> None:
         "OCR_REVISION=2 ocr deploy run --environment staging --version 1.0.0 --region-id y1_x1 "
         "--region-id y1_x2 --create-pyramid --publish"
     )
+    for risk_types, option in ((["wind"], "wind"), (["fire", "wind"], "all")):
+        command = retry_command(settings, ["y1_x1"], DeployConfig(risk_types=risk_types))
+        assert command.endswith(f"--region-id y1_x1 --risk-type {option}")
 
 
 def test_the_form_of_the_launchpad_explains_itself() -> None:
