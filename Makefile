@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test lint docs dev browser system clean
+.PHONY: help environment demo test test-engines lint docs dev browser system clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -89,7 +89,10 @@ system: ## Install the Tibetan model of Tesseract and a Tibetan font (Debian, as
 	fi
 
 test: environment browser system ## Run the tests
-	@$(BIN)/pytest -q --numprocesses 2 --dist worksteal
+	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-engines: environment browser system ## Run the whole way once on Postgres, S3, SQS and Dask
+	@$(BIN)/pytest -q -m engines tests/end_to_end/test_engines.py
 
 lint: environment ## Check style and types
 	@$(BIN)/ruff check .

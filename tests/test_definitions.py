@@ -71,6 +71,23 @@ def described(definitions: dg.Definitions) -> str:
     return "\n\n".join([*blocks, *sensors]) + "\n"
 
 
+def test_definitions_load_without_a_warning(world: World, tmp_path: Path) -> None:
+    code = (
+        "import dagster as dg; from ocr_assets.definitions import build_defs\n"
+        "from ocr_assets.deployment import Deployment\n"
+        "from resources.settings import load_settings\n"
+        "dg.Definitions.validate_loadable(build_defs(Deployment(load_settings())))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment(world.variables()),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_graph_is_the_reviewed_one(definitions: dg.Definitions, tmp_path: Path) -> None:
     found = tmp_path / SNAPSHOT.name
     found.write_text(described(definitions))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from sample_worlds import Outcome
+from sample_worlds import OCR, Outcome, World, environment
 
 from ocr_assets.cli import instance as instance_module
 from ocr_assets.cli.instance import (
@@ -143,3 +144,20 @@ def test_the_instance_files_come_with_the_installation(monkeypatch: pytest.Monke
     assert instance_file("workspace.yaml").is_file()
     with pytest.raises(FileNotFoundError, match="install ocr-assets again"):
         instance_file("none.yaml")
+
+
+def test_commands_started_at_once_share_a_fresh_instance(world: World) -> None:
+    starting = [
+        subprocess.Popen(
+            [OCR, "regions", "status"],
+            env=environment(world.variables()),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in starting:
+        text, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, text
+        assert f"{len(world.grid.valid)} missing" in text

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import wait_until
 from sample_worlds import OCR, Outcome, World, environment
 from store_proxy import StoreProxy
 from volume_worlds import sample_pages
@@ -30,7 +31,12 @@ def proxy(s3_server: str) -> Iterator[StoreProxy]:
 
 
 def test_what_runs_is_finished_and_what_waits_is_not_begun(
-    ocr: Callable[..., Outcome], world: World, pages: Path, s3_bucket: Storage, proxy: StoreProxy
+    ocr: Callable[..., Outcome],
+    world: World,
+    pages: Path,
+    s3_bucket: Storage,
+    proxy: StoreProxy,
+    tmp_path: Path,
 ) -> None:
     for volume in ("W1-I1", "W2-I2"):
         s3_bucket.put_file(f"scans/{volume}/0002.tif", pages / "0002.tif")
@@ -51,15 +57,18 @@ def test_what_runs_is_finished_and_what_waits_is_not_begun(
     proxy.held = "W1-I1/0002.tif"
     variables = {**environment(world.variables()), **places}
     variables |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    reading = subprocess.Popen(
-        [OCR, "jobs", "run", "--job-key", "J1"],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    log = tmp_path / "run.log"
+    with log.open("wb") as output:
+        reading = subprocess.Popen(
+            [OCR, "jobs", "run", "--job-key", "J1"], env=variables, stdout=output, stderr=output
+        )
+
+    def begun() -> bool:
+        assert reading.poll() is None, log.read_text()
+        return proxy.waiting.is_set()
+
     try:
-        assert proxy.waiting.wait(timeout=240), "no volume was begun"
+        wait_until("the first volume to be begun", begun, 240)
         found = status()
         assert found["state"] == "running"
         assert (found["tasks"]["running"], found["tasks"]["pending"]) == (1, 1)
@@ -71,8 +80,7 @@ def test_what_runs_is_finished_and_what_waits_is_not_begun(
         assert status()["state"] == "running"
 
         proxy.release.set()
-        said, _ = reading.communicate(timeout=240)
-        assert reading.returncode == 0, said
+        assert reading.wait(timeout=240) == 0, log.read_text()
     finally:
         proxy.release.set()
         reading.kill()

@@ -1,24 +1,77 @@
-"""Dagster's UI in a real browser: what a person sees of the graph and of a region."""
+"""`ocr dev`: sensor and backfill through the daemon, and what a person sees in the UI."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from running_dagster import RunningDagster
-from sample_worlds import World
+from sample_worlds import REGION_ASSETS, World
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("backfill")]
+pytestmark = pytest.mark.end_to_end
+
+REPOSITORY = Path(__file__).parents[2]
+BACKFILLED = ("y0_x0", "y0_x1", "y0_x2")
+"""Regions of the sample world that the backfill computes."""
 
 REGION = "y0_x1"
 
+SENSOR = """{
+  sensorOrError(sensorSelector: {
+    repositoryLocationName: "ocr_assets", repositoryName: "__repository__",
+    sensorName: "input_datasets"
+  }) { ... on Sensor { sensorState { status ticks { status skipReason cursor } } } }
+}"""
+
+INPUTS = """{
+  assetNodes { assetKey { path }
+    assetMaterializations(limit: 2) { tags { key value } }
+  }
+}"""
+
+CHECKS = """query($asset: [String!]!, $region: String!) {
+  assetNodeOrError(assetKey: { path: $asset }) { ... on AssetNode {
+    staleStatus(partition: $region)
+    staleCauses(partition: $region) { key { path } reason }
+    assetMaterializations(partitions: [$region]) { runId }
+    assetChecksOrError { ... on AssetChecks { checks { name
+      executionForLatestMaterialization { status } } } }
+  } }
+}"""
+
+
+@pytest.fixture(scope="module")
+def running_world(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The world that the running Dagster works on."""
+    return World(sample_root, tmp_path_factory.mktemp("running"))
+
+
+@pytest.fixture(scope="module")
+def running_dagster(running_world: World) -> Iterator[RunningDagster]:
+    """`ocr dev` on a fresh instance, started in the checkout as `make dev` does."""
+    variables, folder = running_world.variables(), running_world.folder
+    with RunningDagster.start(variables, folder, cwd=REPOSITORY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def backfill(running_dagster: RunningDagster) -> dict[str, Any]:
+    """A finished backfill of a few regions, launched as the UI does: its status and runs."""
+    running_dagster.materialize("region_template")
+    backfill_id = running_dagster.launch_backfill(REGION_ASSETS, BACKFILLED)
+    return running_dagster.finished_backfill(backfill_id)
+
 
 @pytest.fixture
-def page(browser: Browser, running_dagster: RunningDagster) -> Iterator[Page]:
+def page(
+    browser: Browser, running_dagster: RunningDagster, backfill: dict[str, Any]
+) -> Iterator[Page]:
     """A page of the UI that asks nobody else for anything and does not complain."""
     context = browser.new_context(
         viewport={"width": 1600, "height": 1400}, base_url=running_dagster.url
@@ -43,6 +96,70 @@ def value_of(page: Page, key: str) -> str:
     """The value beside a key in the table of metadata."""
     row = page.locator("tr", has=page.get_by_text(key, exact=True))
     return row.locator("td").nth(1).inner_text().strip()
+
+
+def test_it_starts_without_a_warning(running_dagster: RunningDagster) -> None:
+    lines = running_dagster.log.read_text().splitlines()
+    warnings = [line for line in lines if re.search("warning|error", line, re.IGNORECASE)]
+    # On a new instance the daemon says so, once for each kind of event that it follows.
+    new = [line for line in warnings if "No cursor for event type" in line]
+    assert [line for line in warnings if line not in new] == []
+    assert len(new) == 2
+
+
+def test_the_input_sensor_reports_every_input(
+    running_dagster: RunningDagster, running_world: World
+) -> None:
+    def ticked() -> dict[str, Any] | None:
+        state = running_dagster.query(SENSOR)["sensorOrError"]["sensorState"]
+        assert state["status"] == "RUNNING"
+        return next(iter(state["ticks"]), None)
+
+    tick = running_dagster.wait_for("a tick of the sensor", ticked)
+    catalog = running_world.catalog
+    assert tick["skipReason"].startswith(f"reported {len(catalog.datasets)} of")
+    found = {
+        node["assetKey"]["path"][-1]: [
+            {tag["key"]: tag["value"] for tag in event["tags"]}["dagster/data_version"]
+            for event in node["assetMaterializations"]
+        ]
+        for node in running_dagster.query(INPUTS)["assetNodes"]
+        if node["assetKey"]["path"][0] == "input" and node["assetMaterializations"]
+    }
+    expected = {
+        name.replace("-", "_"): [catalog.fingerprint(name)] for name in sorted(catalog.datasets)
+    }
+    assert found == expected
+
+
+def test_a_backfill_materializes_regions_in_one_run(
+    running_dagster: RunningDagster, running_world: World, backfill: dict[str, Any]
+) -> None:
+    assert backfill["status"] == "COMPLETED_SUCCESS"
+    (run,) = backfill["runs"]
+    assert run["status"] == "SUCCESS"
+    assert set(running_world.deployment().ledger()) == set(BACKFILLED)
+
+    expected = {
+        "region_risk": {
+            "wind_direction_weights",
+            "values_in_range",
+            "no_data_share",
+            "no_seam",
+        },
+        "region_buildings": {"buildings_accounted_for", "geometry_valid"},
+    }
+    for asset in REGION_ASSETS:
+        for region in BACKFILLED:
+            node = running_dagster.query(CHECKS, asset=[asset], region=region)["assetNodeOrError"]
+            assert [made["runId"] for made in node["assetMaterializations"]] == [run["id"]]
+            # The sensor reported the inputs before: that must not make the region stale.
+            assert (node["staleStatus"], node["staleCauses"]) == ("FRESH", [])
+        checks = {
+            check["name"]: check["executionForLatestMaterialization"]["status"]
+            for check in node["assetChecksOrError"]["checks"]
+        }
+        assert checks == dict.fromkeys(expected[asset], "SUCCEEDED")
 
 
 def test_the_graph_shows_groups_and_assets(page: Page, pictures: Path) -> None:
