@@ -2,11 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-engines lint docs dev browser system clean
+.PHONY: help environment demo test test-engines lint audit docs dev browser proxy system clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
+PIP_AUDIT_VERSION := 2.10.1
 TESSDATA := /usr/share/tesseract-ocr /usr/share/tessdata /usr/local/share/tessdata /opt/homebrew/share/tessdata
 TIBETAN_FONT := NotoSerifTibetan-Regular.ttf
 
@@ -88,7 +89,19 @@ system: ## Install the Tibetan model of Tesseract and a Tibetan font (Debian, as
 	  echo "No Tibetan model or font here (as root: apt-get install tesseract-ocr-bod fonts-noto-core)"; \
 	fi
 
-test: environment browser system ## Run the tests
+# Unpacked and not installed, since an installed nginx would start and listen on the network.
+proxy: environment ## Fetch the nginx that the example of a proxy is tested with (Debian)
+	@if PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || [ -x $(VENV)/nginx/usr/sbin/nginx ]; then :; \
+	elif command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null && ( \
+	    folder=$$(mktemp -d) && cd "$$folder" \
+	    && { apt-get download nginx || { [ "$$(id -u)" = 0 ] && apt-get update && apt-get download nginx; }; } \
+	    && dpkg-deb -x nginx_*.deb "$(abspath $(VENV))/nginx" && rm -r "$$folder" ) >/dev/null 2>&1; then \
+	  echo "Fetched nginx for the test of the proxy"; \
+	else \
+	  echo "No nginx here (Debian package nginx): the example of a proxy will not be tested"; \
+	fi
+
+test: environment browser proxy system ## Run the tests
 	@$(BIN)/pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-engines: environment browser system ## Run the whole way once on Postgres, S3, SQS and Dask
@@ -98,6 +111,15 @@ lint: environment ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit: environment ## Check the lock, licences and, where the service answers, known vulnerabilities
+	@$(BIN)/pytest -q tests/test_dependencies.py
+	@if $(BIN)/python -c "import socket; socket.create_connection(('api.osv.dev', 443), 10)" 2>/dev/null; then \
+	  $(BIN)/uv tool run pip-audit==$(PIP_AUDIT_VERSION) --vulnerability-service osv --disable-pip \
+	    --require-hashes --requirement requirements.lock; \
+	else \
+	  echo "api.osv.dev does not answer: known vulnerabilities were not looked up"; \
+	fi
 
 docs: environment ## Build the documentation into build/docs, all links checked
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file .ci/mkdocs.yml

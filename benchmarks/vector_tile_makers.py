@@ -2,14 +2,18 @@
 
 Each maker runs twice in a process of its own: wall and CPU seconds and peak memory are those of
 the second run, and both archives have to have the same bytes to count as the same. Then the tiles
-of every zoom are decoded and their different buildings counted.
+are decoded: how many different buildings a zoom has, and how a town looks from afar and near.
 
 - ``published``: tippecanoe with the flags of the published archives, reading a ready file.
 - ``ours``: what the assets do, from the table of buildings on.
-- ``freestiler``: from GeoParquet, the same zooms as ours.
+- ``freestiler``: as it comes, from GeoParquet, the same zooms as ours; points with its drop rate.
 - ``gdal``: the PMTiles driver of GDAL, through pyogrio, the same zooms as ours.
 
-    python benchmarks/vector_tile_makers.py [--points 1000000] [--footprints 200000] [--makers ...]
+    python benchmarks/vector_tile_makers.py [--points 1000000] [--footprints 200000]
+        [--makers ...] [--limit 300] [--pictures FOLDER]
+
+A maker that takes more than ``--limit`` CPU seconds is stopped, and the output says so.
+Smaller numbers of buildings make a quick run.
 """
 
 from __future__ import annotations
@@ -17,22 +21,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import resource
+import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import geopandas
 import numpy as np
 import pyarrow as pa
 import shapely
+from numpy.typing import NDArray
 
 from ocr_assets.geoparquet import bbox_array, wkb_array, write_geoparquet
 from ocr_assets.regions import geojson_lines as geojson
 from ocr_assets.regions.fire_risk import FIRE
-from ocr_assets.regions.pmtiles import read_header
+from ocr_assets.regions.pmtiles import read_header, tile_lengths
 from ocr_assets.regions.vector_tiles import building_centroid_tiles, building_tiles
 from resources.manifest import sha256_file
 
@@ -47,6 +58,11 @@ PUBLISHED = {
 """Flags of the published archives, apart from -q and the layer's name."""
 
 ZOOMS = {"points": (0, 12), "footprints": (6, 14)}
+COUNTED = {"points": (0, 4, 8, 10, 11, 12), "footprints": (6, 8, 10, 12, 14)}
+PICTURED = {"points": (6, 8, 11), "footprints": (8, 10, 12)}
+
+PIXELS = 512
+"""Side of the picture of a tile."""
 
 
 def main() -> None:
@@ -54,6 +70,8 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1_000_000)
     parser.add_argument("--footprints", type=int, default=200_000)
     parser.add_argument("--makers", nargs="+", choices=MAKERS, default=MAKERS)
+    parser.add_argument("--limit", type=int, default=300, help="CPU seconds of a maker")
+    parser.add_argument("--pictures", type=Path, help="folder for a picture of each kind")
     parser.add_argument("--make", nargs=4, metavar=("MAKER", "KIND", "COUNT", "FOLDER"))
     options = parser.parse_args()
     if options.make:
@@ -64,33 +82,59 @@ def main() -> None:
             make(maker, kind, Path(folder))
         return
     for kind in ("points", "footprints"):
-        compare(kind, getattr(options, kind), options.makers)
+        if count := getattr(options, kind):
+            compare(kind, count, options.makers, options.limit, options.pictures)
 
 
-def compare(kind: str, count: int, makers: list[str]) -> None:
+def compare(
+    kind: str, count: int, makers: Sequence[str], limit: int, pictures: Path | None
+) -> None:
     print(f"\n{count:,} {kind}")
-    print(f"{'':10} {'wall s':>7} {'CPU s':>7} {'MB peak':>8} {'MB':>7} {'same':>5}  kept at zoom")
+    print(
+        f"{'':10} {'wall s':>7} {'CPU s':>7} {'MB peak':>8} {'MB':>7} {'kB tile':>8} {'same':>5}"
+        "  kept at zoom"
+    )
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # A process inherits the peak memory of the one that starts it, so this one stays small.
-        measured("inputs", kind, count, folder)
+        if measured("inputs", kind, count, folder, limit) is None:
+            raise SystemExit(f"the inputs take more than {limit} CPU s")
         for maker in makers:
             archive = folder / f"{maker}.pmtiles"
-            measured(maker, kind, count, folder)
+            taken = measured(maker, kind, count, folder, limit)
+            if taken is None:
+                print(f"{maker:10} stopped after {limit} CPU s")
+                continue
             first = sha256_file(archive)
-            wall, cpu, peak = measured(maker, kind, count, folder)
+            wall, cpu, peak = measured(maker, kind, count, folder, limit) or taken
             same = "yes" if sha256_file(archive) == first else "no"
             print(
                 f"{maker:10} {wall:7.1f} {cpu:7.1f} {peak:8.0f} "
-                f"{archive.stat().st_size / 1e6:7.1f} {same:>5}  {kept(archive)}",
+                f"{archive.stat().st_size / 1e6:7.1f} {tile_lengths(archive).max() / 1e3:8.0f} "
+                f"{same:>5}  {kept(archive, COUNTED[kind])}",
                 flush=True,
             )
+            if pictures:
+                rows.append(looks(archive, maker, PICTURED[kind]))
+    if pictures and rows:
+        pictures.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(pictures / f"{kind}.png"), np.vstack(rows))
+
+
+def first_town() -> tuple[float, float]:
+    west, south = town_places(np.random.default_rng(1))[0]
+    return west, south
+
+
+def town_places(random: np.random.Generator) -> NDArray[np.float64]:
+    return random.uniform((-105.6, 39.9), (-105.0, 40.2), (40, 2))
 
 
 def synthetic_town(count: int) -> pa.Table:
     """Footprints of 5 to 20 m in clusters, with risk everywhere."""
     random = np.random.default_rng(1)
-    towns = random.uniform((-105.6, 39.9), (-105.0, 40.2), (40, 2))
+    towns = town_places(random)
     west, south = (towns[random.integers(0, 40, count)] + random.normal(0, 0.02, (count, 2))).T
     width, height = random.uniform(4e-5, 2e-4, (2, count))
     boxes = shapely.box(west, south, west + width, south + height)
@@ -125,8 +169,11 @@ def make(maker: str, kind: str, folder: Path) -> None:
         tiles = building_centroid_tiles if kind == "points" else building_tiles
         tiles(FIRE, [folder / "town.parquet"], output)
     elif maker == "published":
-        flags = [*PUBLISHED[kind].split(), "-q", "-l", "risk", "-o", output]
-        subprocess.run([PROGRAMS / "tippecanoe", *flags, folder / "ready.ndjson"], check=True)
+        flags = [*PUBLISHED[kind].split(), "-q", "-l", "risk", "-o", str(output)]
+        ready = str(folder / "ready.ndjson")
+        program = str(PROGRAMS / "tippecanoe")
+        # In place of this process, so that what is measured and limited is the program.
+        os.execv(program, [program, *flags, ready])  # noqa: S606
     elif maker == "freestiler":
         import freestiler
 
@@ -161,37 +208,93 @@ def make(maker: str, kind: str, folder: Path) -> None:
         )
 
 
-def measured(maker: str, kind: str, count: int, folder: Path) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak memory (MB) of a process and its children."""
+def measured(
+    maker: str, kind: str, count: int, folder: Path, limit: int
+) -> tuple[float, float, float] | None:
+    """Wall seconds, CPU seconds, peak memory (MB) of a process; None if it was stopped."""
     command = [sys.executable, __file__, "--make", maker, kind, str(count), str(folder)]
     start = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(
+        command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return None
     if process.returncode:
         raise SystemExit(f"{maker} failed with status {process.returncode}")
     return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def kept(archive: Path) -> str:
-    """Different buildings in the tiles of the lowest, middle and highest zoom."""
+def kept(archive: Path, zooms: Sequence[int]) -> str:
+    """Different buildings in the tiles of some zooms, and of the highest."""
     header = read_header(archive)
-    zooms = sorted({header.min_zoom, (header.min_zoom + header.max_zoom) // 2, header.max_zoom})
-    return ", ".join(f"{zoom}: {buildings(archive, zoom):,}" for zoom in zooms)
+    there = {zoom for zoom in zooms if header.min_zoom <= zoom <= header.max_zoom}
+    found = {zoom: buildings(archive, zoom) for zoom in sorted(there | {header.max_zoom})}
+    return ", ".join(f"{zoom}: {count:,}" for zoom, count in found.items())
 
 
 def buildings(archive: Path, zoom: int) -> int:
-    """Different buildings in the tiles of one zoom, by number; ours are numbered by their ids."""
-    command: list[str | Path] = [
-        PROGRAMS / "tippecanoe-decode",
-        *("-c", f"-Z{zoom}", f"-z{zoom}"),
-        archive,
-    ]
+    """Different buildings in the tiles of one zoom, by id or else by a value of their own."""
+    number = re.compile(rb'"id": (\d+)' if archive.stem == "ours" else rb'"0": ([0-9.e+]+)')
+    command = decoder("-c", f"-Z{zoom}", f"-z{zoom}", archive)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as decode:
         assert decode.stdout is not None
-        features = (json.loads(line.rstrip(b",\n")) for line in decode.stdout)
-        ours = archive.stem == "ours"
-        return len({one["id"] if ours else one["properties"]["0"] for one in features})
+        return len({found[1] for line in decode.stdout if (found := number.search(line))})
+
+
+def decoder(*arguments: str | Path) -> list[str | Path]:
+    return [PROGRAMS / "tippecanoe-decode", *arguments]
+
+
+def looks(archive: Path, maker: str, zooms: Sequence[int]) -> NDArray[np.uint8]:
+    """The tile of some zooms that holds the first town, drawn plainly, side by side."""
+    west, south = first_town()
+    pictures = []
+    for zoom in zooms:
+        picture = np.full((PIXELS, PIXELS, 3), 240, np.uint8)
+        x, y = np.floor(tile_place(np.array([west]), np.array([south]), zoom)[0]).astype(int)
+        if read_header(archive).max_zoom >= zoom:
+            draw(picture, archive, (zoom, int(x), int(y)))
+            text = f"{maker}, zoom {zoom}"
+        else:
+            text = f"{maker} ends before zoom {zoom}"
+        cv2.putText(picture, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 200), 1)
+        pictures.append(cv2.copyMakeBorder(picture, 2, 2, 2, 2, cv2.BORDER_CONSTANT))
+    return np.hstack(pictures)
+
+
+def draw(picture: NDArray[np.uint8], archive: Path, tile: tuple[int, int, int]) -> None:
+    zoom, *corner = tile
+    for feature in features(archive, tile):
+        geometry = feature["geometry"]
+        shape = shapely.geometry.shape(geometry)
+        for part in shapely.get_parts(shape):
+            longitude, latitude = shapely.get_coordinates(part).T
+            pixels = (tile_place(longitude, latitude, zoom) - corner) * PIXELS
+            # Places of a sixteenth of a pixel.
+            fine = np.rint(pixels * 16).astype(np.int32)
+            if geometry["type"] == "Point":
+                cv2.circle(picture, fine[0].tolist(), 24, (120, 60, 30), -1, cv2.LINE_AA, 4)
+            else:
+                cv2.fillPoly(picture, [fine], (120, 60, 30), cv2.LINE_AA, 4)
+
+
+def features(archive: Path, tile: tuple[int, int, int]) -> Iterator[dict[str, Any]]:
+    done = subprocess.run(
+        decoder("-c", archive, *map(str, tile)), capture_output=True, text=True, check=False
+    )
+    for line in done.stdout.splitlines():
+        if '"Feature"' in line:
+            yield json.loads(line.rstrip(","))
+
+
+def tile_place(
+    longitude: NDArray[np.float64], latitude: NDArray[np.float64], zoom: int
+) -> NDArray[np.float64]:
+    """Column and row of Web Mercator tiles, with the part of the tile, shape ``(n, 2)``."""
+    y = (1 - np.arcsinh(np.tan(np.radians(latitude))) / np.pi) / 2
+    return np.column_stack([(longitude + 180) / 360, y]) * 2**zoom
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def build_defs(
             "file_sets": FilesIOManager(deployment.root, deployment.require_unpublished),
             "tables": TableIOManager(deployment.root, deployment.require_unpublished),
             "folders": FolderIOManager(deployment.root, deployment.require_unpublished),
+            "volume_files": FileIOManager(volumes.storage),
         },
         # A process per step would cost more than most steps; a run is one process.
         executor=dg.in_process_executor,

@@ -5,6 +5,8 @@ settings, catalog and grid. Each has a region repository, tables and tiles of it
 
 Belongs here: what an environment may do, where its artefacts are, which regions are current,
 wiping. Does not belong here: how artefacts are computed or stored.
+
+What reads arrays is imported where it is used: most commands need none of it to start.
 """
 
 from __future__ import annotations
@@ -18,11 +20,7 @@ from ocr_assets.lineage import code_version, lineage
 from ocr_assets.regions.grid import CONUS, CRS, STEP, RegionGrid
 from ocr_assets.regions.risk_type import RISK_NAMES, risk_key
 from ocr_assets.regions.status import RegionStatus, is_current, region_status
-from resources.catalog import Catalog
 from resources.cluster import SharedOnWorkers
-from resources.icechunk_branch import NotInitializedError
-from resources.icechunk_store import RegionStore
-from resources.raster_template import RasterTemplate
 from resources.settings import Settings
 from resources.storage import ObjectInfo, Storage
 
@@ -31,8 +29,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from ocr_assets.regions.buildings import BuildingSource
-    from ocr_assets.regions.geographies import Level
+    from ocr_assets.regions.geographies import GeographyFile, Level
     from ocr_assets.regions.risk_type import RiskType
+    from resources.catalog import Catalog
+    from resources.icechunk_store import RegionStore
+    from resources.raster_template import RasterTemplate
 
 REGION_MODULES = (
     "geoparquet.py",
@@ -123,12 +124,16 @@ class Deployment(SharedOnWorkers):
     @cached_property
     def grid(self) -> RegionGrid:
         """The grid of the catalog, or CONUS while there is no catalog yet."""
+        from resources.catalog import Catalog
+
         found = Catalog.find(self.settings.catalog_uri, self.settings.s3)
         return found.grid if found else CONUS
 
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog of inputs; raises CatalogError with the mend if there is none."""
+        from resources.catalog import Catalog
+
         return Catalog.read(self.settings.catalog_uri, self.settings.s3)
 
     @cached_property
@@ -145,6 +150,8 @@ class Deployment(SharedOnWorkers):
     @cached_property
     def regions(self) -> RegionStore:
         """The environment's region repository of this type of risk."""
+        from resources.icechunk_store import RegionStore
+
         place = Storage(self.regions_uri, self.settings.s3)
         return RegionStore(place, self.settings.icechunk_branch)
 
@@ -158,6 +165,7 @@ class Deployment(SharedOnWorkers):
     def template(self) -> RasterTemplate:
         """What the region-risk repository is initialised with."""
         from ocr_assets.regions import template
+        from resources.raster_template import RasterTemplate
 
         window = self.grid.window
         return RasterTemplate(
@@ -193,21 +201,21 @@ class Deployment(SharedOnWorkers):
         geographies: dict[Level, pa.Table] | None = None
         if self._codes_come_from_outlines:
             geographies = {
-                level: self.geographies(level)
-                for level, name in GEOGRAPHIES.items()
-                if level != "nation" and name in self.catalog.datasets
+                level: file.whole()
+                for level in GEOGRAPHIES
+                if level != "nation" and (file := self.geographies(level))
             }
         return BuildingSource(table.path, table.layer, table.filesystem, geographies)
 
-    def geographies(self, level: Level) -> pa.Table:
-        """Outlines of a level; a table without rows where the catalog has none."""
-        from ocr_assets.regions.geographies import geography_schema, read_geographies
+    def geographies(self, level: Level) -> GeographyFile | None:
+        """The file with the outlines of a level, None where the catalog has none."""
+        from ocr_assets.regions.geographies import GeographyFile
         from ocr_assets.regions.inputs import GEOGRAPHIES
 
         if GEOGRAPHIES[level] not in self.catalog.datasets:
-            return geography_schema(level).empty_table()
+            return None
         table = self.catalog.open_table(GEOGRAPHIES[level])
-        return read_geographies(table.path, level, layer=table.layer, filesystem=table.filesystem)
+        return GeographyFile(table.path, level, table.layer, table.filesystem)
 
     def fingerprints(self, *names: str) -> dict[str, str]:
         """Fingerprints of those of the named inputs that the catalog has."""
@@ -267,6 +275,8 @@ class Deployment(SharedOnWorkers):
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """Ledger entries of the regions that are done; empty before the store is initialised."""
+        from resources.icechunk_branch import NotInitializedError
+
         try:
             return self.regions.ledger()
         except NotInitializedError:

@@ -67,3 +67,8 @@ def lineage(
 def same_way(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two artefacts were made by the same code with the same configuration."""
     return all(one.get(name) == other.get(name) for name in ("code_version", "configuration_hash"))
+
+
+def same_origin(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two artefacts were made the same way from the same inputs, whatever the version."""
+    return same_way(one, other) and one.get("inputs") == other.get("inputs")

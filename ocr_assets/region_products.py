@@ -18,20 +18,27 @@ from ocr_assets.lineage import code_version, content_hash
 from ocr_assets.regions import inputs, template
 from ocr_assets.regions.analysis_files import file_metadata, write_analysis_files
 from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
-from ocr_assets.regions.geographies import Level
+from ocr_assets.regions.geographies import Level, geography_schema
 from ocr_assets.regions.pyramid import PyramidReport, build_pyramid, level_means_agree
 from ocr_assets.regions.risk_type import RiskType
 from ocr_assets.regions.statistics import write_statistics
 from ocr_assets.regions.vector_tiles import TileReport, regional_tiles
 from resources.io_managers import Artefact, StoredFile, StoredTable
 
-TILE_MODULES = (
+_TILE_MODULES = (
     "regions/geojson_lines.py",
     "regions/pmtiles.py",
     "regions/risk_type.py",
-    "regions/tippecanoe.py",
     "regions/vector_tiles.py",
 )
+BUILDING_TILE_MODULES = (
+    *_TILE_MODULES,
+    "regions/mercator.py",
+    "regions/tile_encoding.py",
+    "regions/tile_features.py",
+    "regions/tile_pyramid.py",
+)
+REGIONAL_TILE_MODULES = (*_TILE_MODULES, "regions/tippecanoe.py")
 
 LEVEL_MEANS, MEANS_AGREE = "level means", "level means agree"
 """Metadata of the pyramid: a table in Markdown, and whether every level has the same means."""
@@ -84,7 +91,7 @@ def make_statistics(
         path,
         open_buildings(deployment.risk, *buildings.places()),
         level,
-        deployment.geographies(level),
+        deployment.geographies(level) or geography_schema(level).empty_table(),
         method,
         lineage,
     )
@@ -133,7 +140,9 @@ def make_building_tiles(
     """An archive of vector tiles of all buildings, by one of the functions that tile them."""
     started = time.perf_counter()
     path = folder / "buildings.pmtiles"
-    lineage = deployment.lineage(code_version(*TILE_MODULES), {"buildings": buildings.fingerprint})
+    lineage = deployment.lineage(
+        code_version(*BUILDING_TILE_MODULES), {"buildings": buildings.fingerprint}
+    )
     report = make(deployment.risk, buildings.sources(), path)
     return Artefact.single(path, lineage, _tiles(report, started))
 
@@ -145,7 +154,7 @@ def make_regional_tiles(
     started = time.perf_counter()
     path = folder / "regions.pmtiles"
     lineage = deployment.lineage(
-        code_version(*TILE_MODULES),
+        code_version(*REGIONAL_TILE_MODULES),
         {level: statistics[level].fingerprint for level in statistics},
     )
     sources = {level: statistics[level].source() for level in statistics}
@@ -159,6 +168,7 @@ def _tiles(report: TileReport, started: float) -> dict[str, Any]:
         "left out": report.left_out,
         "layers": report.layers,
         "zooms": [report.min_zoom, report.max_zoom],
+        "largest tile": report.largest_tile,
         "bounds": list(report.bounds),
         "seconds": time.perf_counter() - started,
     }
@@ -176,7 +186,7 @@ def make_pyramid(deployment: Deployment, folder: Path) -> Artefact:
     report = build_pyramid(
         deployment.regions.dataset(),
         place,
-        deployment.risk.averaged,
+        {name: variable.values for name, variable in deployment.risk.variables.items()},
         attributes={
             **template.attributes(deployment.risk),
             "notice": deployment.catalog.notice,

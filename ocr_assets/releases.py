@@ -30,8 +30,6 @@ from ocr_assets.deployment import (
 from ocr_assets.deployment_stages import ANALYSIS_FOLDERS
 from ocr_assets.lineage import content_hash
 from ocr_assets.regions.risk_type import RISK_NAMES
-from resources.icechunk_branch import NotInitializedError
-from resources.io_managers import StoredTable
 from resources.keys import MissingObjectError, ObjectExistsError
 from resources.storage import Storage
 
@@ -284,6 +282,8 @@ class _Products:
     deployment: Deployment
 
     def checked(self) -> dict[str, str]:
+        from resources.io_managers import StoredTable
+
         deployment = self.deployment
         ledger = deployment.current_ledger()
         production = deployment.settings.environment == "production"
@@ -369,6 +369,8 @@ def prune(deployment: Deployment, labels: Sequence[str], *, dry_run: bool = Fals
     size = sum(info.size for info in objects)
     freed = 0
     if not dry_run:
+        from resources.icechunk_branch import NotInitializedError
+
         releases.root.delete(release_record(label) for label in labels)
         releases.root.delete(info.key for info in objects)
         for part in map(deployment.of, RISK_NAMES):

@@ -6,22 +6,19 @@ still lives: after a power cut its runs would stay in progress, and hold their p
 
 from __future__ import annotations
 
-import socket
-
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._core.launcher.base import LaunchRunContext
 
-from ocr_assets.run_processes import HOST_TAG, worker_lives
+from ocr_assets.run_processes import launcher_tags, worker_lives
 
 
 class HostRunLauncher(DefaultRunLauncher):
     """Starts a process for each run, on the machine of the daemon, and says whether it lives."""
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Launch a run, tagged with this machine's name."""
-        run_id = context.dagster_run.run_id
-        self._instance.add_run_tags(run_id, {HOST_TAG: socket.gethostname()})
+        """Launch a run, tagged with the names of this machine and process."""
+        self._instance.add_run_tags(context.dagster_run.run_id, launcher_tags())
         super().launch_run(context)
 
     @property

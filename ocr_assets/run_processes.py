@@ -18,14 +18,26 @@ PROCESS_TAG = "ocr/process"
 HOST_TAG = "ocr/host"
 """Tag of runs that a daemon launched into processes of its host: the host's name."""
 
+LAUNCHER_TAG = "ocr/launcher"
+"""Tag of the same runs: the daemon, as :data:`PROCESS_TAG` names a process."""
+
 CLOCK_MARGIN = 5.0
 """Seconds by which two statements of one process's start may differ, since clocks are adjusted."""
 
 
 def process_tag() -> dict[str, str]:
     """Tag that names this process, so that a later one can tell whether it still lives."""
+    return {PROCESS_TAG: _this_process()}
+
+
+def launcher_tags() -> dict[str, str]:
+    """Tags of a run that this process, a daemon, launches into another process of its host."""
+    return {HOST_TAG: socket.gethostname(), LAUNCHER_TAG: _this_process()}
+
+
+def _this_process() -> str:
     started = psutil.Process().create_time()
-    return {PROCESS_TAG: f"{socket.gethostname()}:{os.getpid()}:{started:.2f}"}
+    return f"{socket.gethostname()}:{os.getpid()}:{started:.2f}"
 
 
 def close_abandoned_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -61,7 +73,8 @@ def _lives(owner: str) -> bool:
 def worker_lives(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether the process that a daemon launched for a run may live; True if that is unknown.
 
-    Its events tell its number. Its host is in a tag, or this one if the instance is embedded.
+    Its events tell its number, once it has started; until then the daemon has to live. Its host is
+    in a tag, or this one if the instance is embedded.
     """
     host = run.tags.get(HOST_TAG)
     if host is None and isinstance(instance.run_storage, SqliteRunStorage):
@@ -76,7 +89,9 @@ def worker_lives(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
             created = _created(int(str(pid.value)))
             # A process that is younger than its event got the number of one that has ended.
             return created is not None and created < entry.timestamp + CLOCK_MARGIN
-    return True
+    # It has no process yet: a daemon that was killed before will not give it one.
+    launcher = run.tags.get(LAUNCHER_TAG)
+    return launcher is None or _lives(launcher)
 
 
 def _created(pid: int) -> float | None:

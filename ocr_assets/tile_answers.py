@@ -172,6 +172,11 @@ def mosaic_key(year: int) -> str:
     return f"{year}/tree_cover.tif"
 
 
+def contents_of(found: Mapping[Tile, PublishedTile]) -> str:
+    """Fingerprint of what tiles hold together."""
+    return content_hash({tile.key: one.fingerprint for tile, one in found.items()})
+
+
 def mosaics(tiles: TileLibrary) -> dict[int, str]:
     """Keys of the mosaics that there are, by year."""
     years = [int(name) for name in tiles.storage.folders() if re.fullmatch(r"\d{4}", name)]
@@ -191,9 +196,10 @@ def make_mosaic(tiles: TileLibrary, year: int) -> Answer:
 
     started = time.perf_counter()
     found = published_tiles(tiles, year)
-    contents = content_hash({tile.key: one.fingerprint for tile, one in found.items()})
     lineage = tiles.made_by(
-        code_version(*MOSAIC_MODULES), {"tiles": contents}, {"year": year, "tiles": len(found)}
+        code_version(*MOSAIC_MODULES),
+        {"tiles": contents_of(found)},
+        {"year": year, "tiles": len(found)},
     )
     record_key = f"{mosaic_key(year)}.lineage.json"
     record = tiles.stored(record_key)
@@ -259,7 +265,7 @@ def zonal_answer(tiles: TileLibrary, request: ZonalRequest) -> ZonalAnswer:
                 regions=regions,
             )
         inputs = {name: sha256_file(path) for name, path in places.items()}
-    inputs["tiles"] = content_hash({tile.key: one.fingerprint for tile, one in found.items()})
+    inputs["tiles"] = contents_of(found)
     lineage = tiles.made_by(
         code_version(*ANSWER_MODULES),
         inputs,

@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from ocr_assets.lineage import code_version, lineage
@@ -35,7 +37,7 @@ from resources.cluster import SharedOnWorkers
 from resources.keys import MissingObjectError, StorageError
 from resources.manifest import sha256_file
 from resources.settings import Settings
-from resources.storage import Storage
+from resources.storage import Storage, split_uri
 
 if TYPE_CHECKING:
     from ocr_assets.tiles.ard import Elevation, Sentinel1, Sentinel2
@@ -176,17 +178,40 @@ class TileLibrary(SharedOnWorkers):
 
     @cached_property
     def tree_cover_network(self) -> TreeCoverNetwork:
-        """The network of the settings, or the built-in one; raises NetworkError."""
+        """The network of the settings, or the built-in one.
+
+        Raises:
+            NetworkError: the file is none that can be used.
+            StorageError: it cannot be had from its bucket.
+        """
         from ocr_assets.tiles.networks import load_tree_cover
 
-        return load_tree_cover(self.settings.tree_cover_model, self.inference)
+        with self._network_file(self.settings.tree_cover_model) as path:
+            return load_tree_cover(path, self.inference)
 
     @cached_property
     def superresolution_network(self) -> SuperResolutionNetwork:
-        """The network of the settings, or the built-in one; raises NetworkError."""
+        """The network of the settings, or the built-in one; raises as the other one."""
         from ocr_assets.tiles.networks import load_super_resolution
 
-        return load_super_resolution(self.settings.superresolution_model, self.inference)
+        with self._network_file(self.settings.superresolution_model) as path:
+            return load_super_resolution(path, self.inference)
+
+    @contextmanager
+    def _network_file(self, place: str | None) -> Iterator[Path | None]:
+        """A local file of a network, while it is loaded."""
+        if place is None or "://" not in place:
+            yield None if place is None else Path(place)
+            return
+        storage, name = split_uri(place, self.settings.s3)
+        path = PurePosixPath(name)
+        # The weights of OpenVINO IR lie beside it.
+        names = [name, str(path.with_suffix(".bin"))] if path.suffix == ".xml" else [name]
+        with tempfile.TemporaryDirectory(prefix="ocr-network-") as folder:
+            for each in names:
+                with storage.local_copy(each) as copy:
+                    shutil.move(copy, Path(folder, each))
+            yield Path(folder, name)
 
     # What is stored
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from ocr_assets.lineage import code_version, content_hash, same_way
+from ocr_assets.lineage import code_version, content_hash, same_origin, same_way
 from ocr_assets.tile_library import (
     SOURCES,
     TREE_COVER,
@@ -82,7 +82,7 @@ def make_tree_cover(tiles: TileLibrary, key: SourceKey, *, again: bool = False) 
     started = time.perf_counter()
     lineage = tree_cover_lineage(tiles, key)
     record = tiles.record(key)
-    if record is not None and not again and _same(record.lineage, lineage):
+    if record is not None and not again and same_origin(record.lineage, lineage):
         return MadeSource(record, time.perf_counter() - started, None)
     phases = Phases()
     compat = tiles.settings.method == "published"
@@ -183,7 +183,7 @@ def product_state(tiles: TileLibrary, key: SourceKey) -> State:
         lineage = tree_cover_lineage(tiles, key)
     except MissingObjectError:
         return "stale"
-    return "done" if _same(record.lineage, lineage) else "stale"
+    return "done" if same_origin(record.lineage, lineage) else "stale"
 
 
 def source_of(key: SourceKey, source: Source) -> SourceKey:
@@ -203,10 +203,6 @@ class Phases:
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 3)
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return same_way(one, other) and one.get("inputs") == other.get("inputs")
 
 
 def _content(record: SourceRecord) -> str:

@@ -69,6 +69,7 @@ def read_features(
     bounds: Bounds | None = None,
     layer: str | None = None,
     filesystem: pyarrow.fs.FileSystem | None = None,
+    where: ds.Expression | None = None,
 ) -> Features:
     """Read the features whose bounding box touches ``bounds``, and those without a geometry.
 
@@ -79,6 +80,7 @@ def read_features(
         columns: names to read; those the file lacks are left out.
         layer: layer of a file that has several.
         filesystem: where ``source`` is, if not on the local disk (GeoParquet only).
+        where: further condition on the columns of the file (GeoParquet only).
 
     Raises:
         CRSError: the coordinate reference system is not declared; or a GeoParquet file is not in
@@ -86,8 +88,8 @@ def read_features(
         VectorFileError: the file is missing, truncated or of no known format, or its coordinates
             are not degrees.
     """
-    if filesystem is not None or _is_parquet(Path(source)):
-        features, _ = _read_parquet(str(source), columns, bounds, filesystem)
+    if filesystem is not None or is_parquet(source):
+        features, _ = _read_parquet(str(source), columns, bounds, filesystem, where=where)
     else:
         features, crs = _read_gdal(str(source), columns, layer)
         features = Features(features.table, to_longitude_latitude(features.geometry, crs))
@@ -127,7 +129,7 @@ def read_declared(
         CRSError: the coordinate reference system is not declared.
         VectorFileError: the file is missing, truncated or of no known format.
     """
-    if _is_parquet(Path(source)):
+    if is_parquet(source):
         return _read_parquet(str(source), columns, None, None, declared=True)
     return _read_gdal(str(source), columns, layer, declared=True)
 
@@ -151,7 +153,9 @@ def require_columns(features: Features, source: str | Path, *choices: Collection
             )
 
 
-def _is_parquet(path: Path) -> bool:
+def is_parquet(source: str | Path) -> bool:
+    """Whether a local file, or a folder of files, is read as GeoParquet."""
+    path = Path(source)
     return path.suffix.lower() in _PARQUET_SUFFIXES or (
         path.is_dir() and any(path.rglob("*.parquet"))
     )
@@ -164,6 +168,7 @@ def _read_parquet(
     filesystem: pyarrow.fs.FileSystem | None,
     *,
     declared: bool = False,
+    where: ds.Expression | None = None,
 ) -> tuple[Features, pyproj.CRS]:
     try:
         dataset = ds.dataset(source, format="parquet", filesystem=filesystem)
@@ -172,9 +177,10 @@ def _read_parquet(
         if not declared:
             _require_longitude_latitude(crs, source)
         wanted = [c for c in dataset.schema.names if c in columns and c != name]
-        table = dataset.to_table(
-            columns=[*wanted, name], filter=_covering_filter(dataset, description, bounds)
-        )
+        rows = _covering_filter(dataset, description, bounds)
+        if where is not None:
+            rows = where if rows is None else rows & where
+        table = dataset.to_table(columns=[*wanted, name], filter=rows)
     except GeoParquetError as error:
         raise VectorFileError(str(error)) from error
     except (OSError, pa.ArrowException) as error:

@@ -3,8 +3,8 @@
 Belongs here: creating, finding and cancelling jobs. Does not belong here: their state, which
 follows from the runs and the artefacts.
 
-A job is ``jobs/{key}.json`` under the output root; ``jobs/{key}.canceled`` says that it is not to
-go on.
+A job is ``jobs/{key}.json`` under the root of volumes; ``jobs/{key}.canceled`` says that it is not
+to go on.
 """
 
 from __future__ import annotations

@@ -3,12 +3,15 @@
 Belongs here: sources, models and stored artefacts of the volumes wing, put together. Does not
 belong here: how pages are read (``ocr_assets.volumes``) and what depends on what (its assets).
 
-Artefacts, under the output root:
+Artefacts, under the root of volumes:
 
 - ``volume_manifest/{volume}.json``: the images of a volume.
 - ``volume_lines/{finder}/{volume}/``: its lines, shared by job types that find them alike.
 - ``{job_type}/{volume}-{version}/``: its text and documents; ``success.json`` is written last.
 - ``{job_type}/volumes/{volume}.json``: which version holds, its quality and how it came to be.
+
+Volumes belong to an environment, and to no version of its regions: publishing a version neither
+copies nor freezes them.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocr_assets.lineage import code_version, content_hash, lineage
+from ocr_assets.lineage import code_version, content_hash, lineage, same_origin
 from ocr_assets.volumes.archive import (
     MANIFEST_NAME,
     ArchiveVolume,
@@ -121,8 +124,8 @@ class VolumeLibrary(SharedOnWorkers):
 
     @cached_property
     def storage(self) -> Storage:
-        """Root of this environment's and version's artefacts."""
-        return Storage(self.settings.output_root, self.settings.s3)
+        """Root of what this environment read of volumes."""
+        return Storage(self.settings.volumes_uri, self.settings.s3)
 
     @cached_property
     def job_types(self) -> dict[str, JobType]:
@@ -160,7 +163,7 @@ class VolumeLibrary(SharedOnWorkers):
         Raises:
             ManifestError: there is nothing of this name in the folder of sources.
         """
-        root = Storage(self.settings.volumes_uri, self.settings.volumes_s3)
+        root = Storage(self.settings.scans_uri, self.settings.volumes_s3)
         if root.is_local and Path(root.root, "Works").is_dir():
             return ArchiveVolume(root, volume)
         from ocr_assets.volumes.local_volumes import StoredFolder, open_local
@@ -196,7 +199,7 @@ class VolumeLibrary(SharedOnWorkers):
         record = self.lineage(
             code_version("volumes/archive.py", "volumes/local_volumes.py"),
             {"source": manifest.etag},
-            {"source": self.settings.volumes_uri},
+            {"source": self.settings.scans_uri},
         )
         document = {
             "volume": str(manifest.volume),
@@ -207,9 +210,11 @@ class VolumeLibrary(SharedOnWorkers):
             "lineage": record,
         }
         key = self.manifest_key(manifest.volume)
-        data = _json(document)
-        if self._read(key) != data:
-            self.storage.write_bytes(key, data)
+        if stored := self._read(key):
+            known = json.loads(stored)
+            if same_origin(known["lineage"], record) and known | {"lineage": record} == document:
+                return dict(known["lineage"])
+        self.storage.write_bytes(key, _json(document))
         return record
 
     def manifest(self, volume: VolumeId) -> VolumeManifest:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocr_assets.lineage import content_hash, same_way
+from ocr_assets.lineage import content_hash, same_origin, same_way
 from ocr_assets.volume_library import TextRecord, VolumeLibrary
 from ocr_assets.volumes.archive import VolumeId
 from ocr_assets.volumes.job_types import JobType
@@ -85,7 +85,7 @@ def find_volume_lines(
         if stored is not None and same_way(stored.metadata, lineage):
             previous = volumes.open_lines(stored, Path(scratch, "known"))
             wanted = [page for page in previous.failed if page.retryable or pages_again]
-            if stored.metadata == lineage and not wanted:
+            if same_origin(stored.metadata, lineage) and not wanted:
                 counts = _Counts(len(previous), 0, previous.line_count, len(previous.failed))
                 return _lines_result(volumes, prefix, stored, counts, started, skipped=True)
         folder = Path(scratch, "found")
@@ -196,13 +196,13 @@ def read_volume_text(volumes: VolumeLibrary, progress: ProgressReporter, key: st
         )
     lineage = volumes.text_lineage(job_type, manifest, stored)
     record = volumes.record(job_type.name, volume)
-    done = record is not None and record.lineage == lineage
+    done = record is not None and same_origin(record.lineage, lineage)
     if record is not None and done and volumes.storage.exists(f"{record.prefix}/{SUCCESS}"):
         return _text_result(volumes, record, started, {"skipped": True})
     about = VolumeDocuments(
         job_type.name,
         manifest,
-        volumes.settings.volumes_uri,
+        volumes.settings.scans_uri,
         job_type.encoding,
         job_type.language,
         lineage,

@@ -21,6 +21,7 @@ from ocr_assets.volumes.archive import (
     image_folder,
     synthetic_etag,
 )
+from ocr_assets.volumes.local_volumes import StoredFolder
 from resources.keys import MissingObjectError
 
 
@@ -41,6 +42,8 @@ class VolumeSources:
         source = self.library.source(volume)
         if isinstance(source, ArchiveVolume):
             return _archive_etag(source)
+        if isinstance(source, StoredFolder):  # the store tells the tags with the list
+            return source.manifest().etag
         place: Path = source.path  # type: ignore[attr-defined]  # all others are local
         state = _state(place)
         known = self._known.get(volume)

@@ -88,7 +88,8 @@ class EventSettings(BaseSettings):
     @classmethod
     def _api(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        extra = parts.query or "@" in parts.netloc
+        if parts.scheme not in ("http", "https") or not parts.hostname or extra:
             raise ValueError("not an https:// address")
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             raise ValueError("a token is not sent over http:// beyond this machine; use https://")

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings
 Access = Literal["anonymous", "requester-pays", "signed"]
 Orbit = Literal["auto", "ascending", "descending", "both"]
 
-_ADDRESS = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+_ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
 IMAGERY_EXAMPLES = {
     "OCR_ELEVATION_SOURCE": "OCR_ELEVATION_SOURCE=https://earth-search.aws.element84.com/v1",
@@ -32,7 +32,7 @@ IMAGERY_EXAMPLES = {
         "OCR_SAS_TOKEN_URL=https://planetarycomputer.microsoft.com/api/sas/v1/token"
     ),
     "OCR_SAS_SUBSCRIPTION_KEY": "OCR_SAS_SUBSCRIPTION_KEY=0123456789abcdef",
-    "OCR_TILES_PER_RUN": "OCR_TILES_PER_RUN=20",
+    "OCR_TILES_PER_RUN": "OCR_TILES_PER_RUN=50",
     "OCR_TILES_OUTPUT_URI": "OCR_TILES_OUTPUT_URI=s3://bucket/tiles",
     "OCR_TREE_COVER_MODEL": "OCR_TREE_COVER_MODEL=/data/models/predict_graph-172.pb",
     "OCR_SUPERRESOLUTION_MODEL": "OCR_SUPERRESOLUTION_MODEL=/data/models/superresolve_graph.pb",
@@ -72,7 +72,7 @@ class ImagerySettings(BaseSettings):
         None, description="Key for that service, which has tokens without it as well; kept secret."
     )
     tiles_per_run: int = Field(
-        20, ge=1, le=1000, description="Tiles that one run of a backfill makes."
+        100, ge=1, le=1000, description="Tiles that one run of a backfill makes."
     )
     tiles_output_uri: str | None = Field(
         None,
@@ -81,13 +81,19 @@ class ImagerySettings(BaseSettings):
             "not set."
         ),
     )
-    tree_cover_model: Path | None = Field(
+    tree_cover_model: str | None = Field(
         None,
-        description="Tree-cover network (.pb, .onnx or .xml); the built-in baseline if not set.",
+        description=(
+            "Tree-cover network (.pb, .onnx or .xml), a file or s3:// address; the built-in "
+            "baseline if not set."
+        ),
     )
-    superresolution_model: Path | None = Field(
+    superresolution_model: str | None = Field(
         None,
-        description="Super-resolution network (.pb, .onnx or .xml); bilinear if not set.",
+        description=(
+            "Super-resolution network (.pb, .onnx or .xml), a file or s3:// address; bilinear if "
+            "not set."
+        ),
     )
     tree_cover_seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of the choice of pixels that fill clouds."

@@ -27,7 +27,7 @@ from resources.manifest import Manifest, sha256_bytes, sha256_file
 from resources.storage import Storage
 
 KEY = "ocr/key"
-"""Definition metadata of an asset: the key of its artefact under the output root."""
+"""Definition metadata of an asset: the key of its artefact under the root of its IO manager."""
 
 
 @dataclass(frozen=True)

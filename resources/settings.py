@@ -55,6 +55,7 @@ _EXAMPLES = (
         "OCR_VOLUMES_SOURCE": "OCR_VOLUMES_SOURCE=/data/scans or OCR_VOLUMES_SOURCE=s3://archive.tbrc.org",
         "OCR_VOLUMES_ANONYMOUS": "OCR_VOLUMES_ANONYMOUS=true",
         "OCR_VOLUMES_ENDPOINT_URL": "OCR_VOLUMES_ENDPOINT_URL=https://s3.us-east-1.amazonaws.com",
+        "OCR_VOLUMES_OUTPUT_URI": "OCR_VOLUMES_OUTPUT_URI=s3://bucket/volumes",
         "OCR_MODELS_ROOT": "OCR_MODELS_ROOT=/data/ocr/models",
         "OCR_JOB_TYPES": "OCR_JOB_TYPES=/data/ocr/job_types.toml",
         "OCR_DEBUG": "OCR_DEBUG=true",
@@ -66,6 +67,9 @@ _EXAMPLES = (
 )
 
 _SECRETS = ("OCR_GITHUB_TOKEN", "OCR_ALERT_WEBHOOK_URL", "OCR_SAS_SUBSCRIPTION_KEY")
+
+_HAS_PASSWORD = re.compile(r"://[^/\s]*@")
+"""An address with a name and a password in it, which is refused wherever an address is meant."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """The folder that holds the packages: a checkout, or site-packages of an installation."""
@@ -154,6 +158,13 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
     volumes_endpoint_url: str | None = Field(
         None, description="Endpoint of the archive of volumes; OCR_S3_ENDPOINT_URL if not set."
     )
+    volumes_output_uri: str | None = Field(
+        None,
+        description=(
+            "Place of lines, text and jobs of volumes; volumes below the environment's root if "
+            "not set."
+        ),
+    )
     models_root: Path = Field(
         default_factory=lambda: default_data_folder() / "models",
         description="Folder of recognition models.",
@@ -184,6 +195,9 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
         "volumes_source",
         "request_inbox",
         "tiles_output_uri",
+        "tree_cover_model",
+        "superresolution_model",
+        "volumes_output_uri",
     )
     @classmethod
     def _location(cls, value: str | None) -> str | None:
@@ -201,8 +215,6 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
         "sources",
         "downloads_root",
         "instance_file",
-        "tree_cover_model",
-        "superresolution_model",
     )
     @classmethod
     def _local_path(cls, value: Path | None) -> Path | None:
@@ -215,7 +227,7 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
     @field_validator("s3_endpoint_url", "sqs_endpoint_url", "volumes_endpoint_url")
     @classmethod
     def _endpoint(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^/\s]+/?", value):
+        if value is not None and not re.fullmatch(r"https?://[^/\s@]+/?", value):
             raise ValueError("not http://host:port or https://host")
         return value
 
@@ -272,6 +284,11 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
         return self.tiles_output_uri or f"{self.environment_root}/tiles"
 
     @property
+    def volumes_uri(self) -> str:
+        """Place of what is read of volumes; it belongs to no version of the regions."""
+        return self.volumes_output_uri or f"{self.environment_root}/volumes"
+
+    @property
     def imagery_folder(self) -> Path:
         """Local folder of the sample world's imagery, also where artefacts are kept elsewhere."""
         root = self.storage_root if "://" not in self.storage_root else str(default_data_folder())
@@ -309,7 +326,7 @@ class Settings(EngineSettings, EventSettings, ImagerySettings, RequestSettings):
         return self.request_inbox or f"{self.environment_root}/inbox"
 
     @property
-    def volumes_uri(self) -> str:
+    def scans_uri(self) -> str:
         """Where volumes of scans come from."""
         return self.volumes_source or f"{self.storage_root}/input/volumes"
 
@@ -394,6 +411,6 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":  # only a line of the env file
         return f"unknown setting {field.upper()}; known: {', '.join(sorted(_EXAMPLES))}"
     name = f"OCR_{field.upper()}"
-    if name in _SECRETS:
+    if name in _SECRETS or _HAS_PASSWORD.search(str(problem["input"])):
         return f"{name}: {message}; for example {_EXAMPLES[name]}"
     return f"{name}={problem['input']!r}: {message}; for example {_EXAMPLES[name]}"

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,8 @@ class DaskProcesses:
     scheduler: subprocess.Popen[str]
     folder: Path
     environment: Mapping[str, str]
+    options: Sequence[str] = ()
+    """Further options of each worker."""
     workers: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def add_worker(self) -> subprocess.Popen[str]:
@@ -71,6 +73,7 @@ class DaskProcesses:
                 *(*DASK, "worker", self.address, "--nthreads", "1", "--memory-limit", "4GiB"),
                 *("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--no-nanny"),
                 *("--local-directory", str(self.folder), "--name", f"w{len(self.workers)}"),
+                *self.options,
             ],
             self.environment,
             r"Registered to: +(\S+)",
@@ -86,7 +89,10 @@ class DaskProcesses:
 
 @contextmanager
 def dask_processes(
-    folder: Path, workers: int, variables: Mapping[str, str] | None = None
+    folder: Path,
+    workers: int,
+    variables: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[DaskProcesses]:
     """A scheduler and so many worker processes; they see ``variables`` and no settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OCR_")}
@@ -101,7 +107,7 @@ def dask_processes(
             r"Scheduler at: +(\S+)",
         )
         stack.callback(_end, scheduler)
-        running = DaskProcesses(address, scheduler, folder, environment)
+        running = DaskProcesses(address, scheduler, folder, environment, options)
         stack.callback(lambda: [_end(worker) for worker in running.workers])
         for _ in range(workers):
             running.add_worker()

@@ -18,7 +18,6 @@ from ocr_assets.deployment import Deployment, DeploymentError
 from ocr_assets.region_writer import RegionWriter
 from ocr_assets.regions import inputs
 from ocr_assets.regions.fire_risk import raster_names
-from ocr_assets.regions.geographies import geography_schema
 from ocr_assets.regions.grid import CONUS
 from resources.catalog import CatalogError
 from resources.settings import Settings
@@ -165,11 +164,13 @@ def test_footprints_without_codes_get_them_from_the_outlines(world: World) -> No
     assert set(inputs.GEOGRAPHIES.values()) < deployment.region_lineage["inputs"].keys()
 
 
-def test_a_level_without_outlines_is_an_empty_table(world: World) -> None:
+def test_a_level_may_have_no_outlines(world: World) -> None:
     world.edit_catalog(lambda document: document["datasets"].pop(inputs.GEOGRAPHIES["block"]))
     deployment = world.deployment()
-    assert deployment.geographies("block").equals(geography_schema("block").empty_table())
-    assert deployment.geographies("county").num_rows > 0
+    assert deployment.geographies("block") is None
+    counties = deployment.geographies("county")
+    assert counties is not None
+    assert counties.whole().num_rows > 0
 
 
 @pytest.mark.parametrize("what", ["describe_wipe", "wipe"])

@@ -4,56 +4,37 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from html.parser import HTMLParser
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
+from documented import (
+    DOCS,
+    PAGES,
+    README,
+    REPOSITORY,
+    mentions,
+    ocr_commands,
+    ours,
+    page_name,
+    program,
+    shell_lines,
+)
 
-from ocr_assets.cli.app import app
 from resources.settings import Settings
 
-REPOSITORY = Path(__file__).parent.parent
-DOCS = REPOSITORY / "docs"
-README = REPOSITORY / "README.md"
 SITE = REPOSITORY / ".ci" / "mkdocs.yml"
-PAGES = [README, *sorted(DOCS.rglob("*.md"))]
-COMPARISON = DOCS / "coming-from.md"
-"""A page whose tables have names of other systems in the first column."""
-
 SETTINGS = {f"OCR_{name.upper()}" for name in Settings.model_fields}
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INLINE = re.compile(r"`([^`\n]+)`")
 _VARIABLE = re.compile(r"\bOCR_[A-Z0-9_]+")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-_SHELL = {"console", "bash", "sh"}
-
-
-def page_name(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
-
-
-def ours(page: Path) -> str:
-    """The text of a page without what it says of other systems."""
-    text = page.read_text()
-    if page != COMPARISON:
-        return text
-    lines = []
-    for line in text.splitlines():
-        if line.startswith("|"):  # a bar inside of a cell is written \|
-            line = "|" + "|".join(re.split(r"(?<!\\)\|", line)[2:])
-        lines.append(line)
-    return "\n".join(lines)
 
 
 # -- the site
@@ -151,33 +132,6 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 # -- commands
 
 
-@cache
-def program() -> Any:
-    return typer.main.get_command(app)
-
-
-def shell_lines(text: str) -> Iterator[str]:
-    """What is typed in the fenced blocks: after `$`, lines joined that end in a backslash."""
-    for language, block in _FENCE.findall(text):
-        if language in _SHELL:
-            for line in block.replace("\\\n", " ").splitlines():
-                prompt = line.startswith("$ ")
-                if prompt or language != "console":
-                    yield line[2:] if prompt else line
-
-
-def ocr_commands(line: str) -> Iterator[list[str]]:
-    """Arguments of each call of `ocr` in a line, which may hold several and set variables."""
-    words = shlex.split(line, comments=True)
-    ends = [number for number, word in enumerate(words) if word in ("&&", "|", ";")]
-    for start, end in pairwise([-1, *ends, len(words)]):
-        command = words[start + 1 : end]
-        while command and re.fullmatch(r"[A-Z_]+=.*", command[0]):
-            command = command[1:]
-        if command and command[0].rpartition("/")[2] == "ocr":
-            yield command[1:]
-
-
 def parse(arguments: list[str]) -> None:
     """Let the command line read arguments and run nothing. Files that are to exist are made."""
     if arguments[0].startswith("-") or "--help" in arguments:  # done while it is read
@@ -260,9 +214,7 @@ def unknown_words(mention: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_command_that_a_page_mentions_exists(page: Path) -> None:
-    text = _FENCE.sub("", ours(page))
-    mentions = [m for m in _INLINE.findall(text) if re.match(r"ocr( |$)", m)]
-    unknown = {m: unknown_words(m) for m in mentions}
+    unknown = {mention: unknown_words(mention) for mention in mentions(page)}
     assert {mention: words for mention, words in unknown.items() if words} == {}
 
 
@@ -333,12 +285,13 @@ def test_every_message_of_troubleshooting_is_one_of_the_code() -> None:
 
 
 def test_the_proxy_of_the_example_asks_for_a_password_everywhere() -> None:
-    (config,) = re.findall(r"```nginx\n(.*?)```", (DOCS / "security.md").read_text(), re.DOTALL)
+    config = (REPOSITORY / "deploy" / "nginx.conf").read_text()
     directives = [line.split("#")[0].split() for line in config.splitlines()]
-    server, _, locations = config.partition("location")
+    server, _, locations = config.partition("location /")
     assert "auth_basic_user_file " in server
     assert config.count("auth_basic ") == 1, "an exception of a location"
-    assert "location" not in locations
+    assert [words for words in directives if words[:1] == ["location"]] == [["location", "/", "{"]]
+    assert "auth_basic" not in locations
     assert [words[1] for words in directives if words[:1] == ["listen"]] == ["443"]
     dev = program().commands["dev"]
     (port,) = (parameter.default for parameter in dev.params if parameter.name == "port")

@@ -10,7 +10,14 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
-from ocr_assets.run_processes import PROCESS_TAG, close_abandoned_runs, process_tag
+from ocr_assets.run_processes import (
+    HOST_TAG,
+    LAUNCHER_TAG,
+    PROCESS_TAG,
+    close_abandoned_runs,
+    launcher_tags,
+    process_tag,
+)
 
 
 def dead_process() -> str:
@@ -55,3 +62,17 @@ def test_runs_of_killed_commands_are_closed(owner: Callable[[], str | None], clo
         untouched = instance.get_run_by_id(finished.run_id)
         assert untouched is not None
         assert untouched.status == dg.DagsterRunStatus.SUCCESS
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_run_that_a_killed_daemon_did_not_start_is_closed(killed: bool) -> None:
+    """The daemon says that a run starts before it gives it a process."""
+    tags = launcher_tags() | ({LAUNCHER_TAG: dead_process()} if killed else {})
+    assert tags[HOST_TAG] == socket.gethostname()
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        @dg.job
+        def job() -> None: ...
+
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTING, tags=tags)
+        assert close_abandoned_runs(instance) == ([run.run_id] if killed else [])

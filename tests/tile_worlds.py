@@ -60,6 +60,18 @@ class TileWorld:
             self._job, self._tags(first, last), {asset: {"config": config}} if config else {}, asset
         )
 
+    def run_job(self, name: str, partition: str) -> dict[str, dict[str, Any]]:
+        """Run a job of the graph on a partition; metadata of each asset that it materialized."""
+        job = build_defs(Deployment(self.settings)).resolve_job_def(name)
+        result = self._execute(job, self._tags(partition, None), {})
+        assert result.success, failure(result)
+        made = [event.step_materialization_data.materialization for event in _made(result)]
+        assert {one.partition for one in made} == {partition}
+        return {
+            one.asset_key.to_user_string(): {k: v.value for k, v in one.metadata.items()}
+            for one in made
+        }
+
     def check(self, asset: str, name: str, partition: str | None = None) -> dict[str, str] | None:
         """Run a check of a partition, or of all; what it finds wrong, None if nothing."""
         key = dg.AssetCheckKey(dg.AssetKey(asset), name)
@@ -117,6 +129,10 @@ def copy_of(finished: Path, folder: Path, imagery: Path) -> TileWorld:
     """A world of its own in which both tiles are made; files must not be changed in place."""
     shutil.copytree(finished / "root", folder / "root", copy_function=os.link)
     return TileWorld(folder, str(imagery))
+
+
+def _made(result: dg.ExecuteInProcessResult) -> list[dg.DagsterEvent]:
+    return [event for event in result.all_events if event.is_step_materialization]
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -74,6 +75,14 @@ class VolumeWorld:
         config = {"ops": {"volume_lines": {"config": {"pages_again": pages_again}}}}
         tags = reading_tags(job_type, volume)
         return Reading(self, [listing, self._run(["volume_lines", "volume_text"], tags, config)])
+
+    def quality(self) -> list[dict[str, Any]]:
+        """The rows of the table of quality, made now."""
+        made = self._run(["volume_quality"], {}, {})
+        assert made.success
+        with self.library.storage.local_copy("volume_quality.parquet") as path:
+            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
 
     def _run(
         self, assets: list[str], tags: Mapping[str, str], config: Mapping[str, Any]

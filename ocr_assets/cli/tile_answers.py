@@ -10,8 +10,14 @@ import typer
 
 from ocr_assets.cli.app import Debug, EnvFile, errors, print_table, tiles_app
 from ocr_assets.cli.tile_runs import Dest, tile_settings
-from ocr_assets.cli.tiles import AsJson, input_errors, read_tiles, tell, tell_problems
-from ocr_assets.partitions import PARTITION
+from ocr_assets.cli.tiles import (
+    AsJson,
+    input_errors,
+    local_output,
+    read_tiles,
+    tell,
+    tell_problems,
+)
 from ocr_assets.tile_library import PRODUCTS, SourceKey, TileLibrary
 from ocr_assets.tiles.grid import YEARS, Tile
 from ocr_assets.tiles.request_problems import RequestError
@@ -70,6 +76,7 @@ def stats(
     """
     from ocr_assets.cli.launch import Launcher
     from ocr_assets.deployment import Deployment
+    from ocr_assets.partitions import PARTITION
     from ocr_assets.tile_answers import ZonalRequest, answer_keys
 
     settings = tile_settings(env_file, dest, debug=debug)
@@ -117,11 +124,12 @@ def stats(
 def mosaic(
     year: Year,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
-            help="File to write: .tif, or .vrt for a virtual one; else the store's, for `ocr map`.",
+            help="File to write, here or in a bucket: .tif, or .vrt for a virtual one; else the "
+            "store's, for `ocr map`.",
         ),
     ] = None,
     tiles: Annotated[
@@ -136,12 +144,11 @@ def mosaic(
             raise typer.BadParameter("--tiles goes with --output: the store's mosaic has all tiles")
         _stored_mosaic(tile_settings(env_file, dest), year)
         return
-    from ocr_assets.lineage import content_hash
-    from ocr_assets.tile_answers import opened, published_tiles
+    from ocr_assets.tile_answers import contents_of, opened, published_tiles
     from ocr_assets.tiles.mosaic import write_mosaic_cog, write_mosaic_vrt
 
-    if output.suffix not in (".tif", ".vrt"):
-        raise typer.BadParameter(f"{str(output)!r} ends neither with .tif nor with .vrt")
+    if not output.endswith((".tif", ".vrt")):
+        raise typer.BadParameter(f"{output!r} ends neither with .tif nor with .vrt")
     settings = tile_settings(env_file, dest)
     library = TileLibrary(settings)
     with input_errors():
@@ -153,13 +160,17 @@ def mosaic(
         there = published_tiles(library, year, wanted)
         if not there:
             raise RequestError(f"there are no tiles of {year} in {library.storage.uri()}")
-        with opened(library, there) as paths:
-            if output.suffix == ".vrt":
-                box = write_mosaic_vrt(list(paths.values()), output)
+        virtual = output.endswith(".vrt")
+        if virtual and "://" in output and library.storage.is_local:
+            raise RequestError(
+                f"{output} would point to files of this machine: write a .tif, or a .vrt here"
+            )
+        with opened(library, there) as paths, local_output(output, settings) as path:
+            if virtual:
+                box = write_mosaic_vrt(list(paths.values()), path)
             else:
-                contents = {tile.key: one.fingerprint for tile, one in there.items()}
-                lineage = {"tiles": content_hash(contents), "year": year}
-                box = write_mosaic_cog(list(paths.values()), output, lineage)
+                lineage = {"tiles": contents_of(there), "year": year}
+                box = write_mosaic_cog(list(paths.values()), path, lineage)
     absent = 0 if wanted is None else len(wanted) - len(there)
     rows, columns = box.shape
     tell(f"{output}: {len(there)} tiles, {columns} x {rows} pixels, {absent} tiles are not there")
@@ -171,6 +182,7 @@ def _stored_mosaic(settings: Settings, year: int) -> None:
     """Make the mosaic that the graph keeps of a year."""
     from ocr_assets.cli.launch import Launcher
     from ocr_assets.deployment import Deployment
+    from ocr_assets.partitions import PARTITION
     from ocr_assets.tile_answers import mosaic_key
 
     with input_errors():
@@ -187,13 +199,14 @@ def preview(
         str, typer.Option("--source", help="elevation, sentinel1, sentinel2 or tree_cover.")
     ] = "tree_cover",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="PNG to write; else TILE_YEAR_SOURCE.png.")
+        str | None, typer.Option("--output", "-o", help="PNG to write; else TILE_YEAR_SOURCE.png.")
     ] = None,
     dest: Dest = None,
     env_file: EnvFile = None,
 ) -> None:
     """Draw one tile: its tree cover, its clearest image, its radar or its terrain."""
-    library = TileLibrary(tile_settings(env_file, dest))
+    settings = tile_settings(env_file, dest)
+    library = TileLibrary(settings)
     with input_errors():
         if source not in PRODUCTS:
             raise RequestError(f"{source!r} is no source; there are {', '.join(PRODUCTS)}")
@@ -202,11 +215,10 @@ def preview(
         if (year is None) != (source == "elevation"):
             raise RequestError(f"{source} goes with{'out' if source == 'elevation' else ''} --year")
         key = SourceKey(source, chosen, year)
-        picture = _picture(library, key)
-    path = output or Path(f"{chosen.key}_{year or 'terrain'}_{source}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture)
-    tell(f"{key}: {path}")
+        place = output or f"{chosen.key}_{year or 'terrain'}_{source}.png"
+        with local_output(place, settings) as path:
+            path.write_bytes(_picture(library, key))
+    tell(f"{key}: {place}")
 
 
 def _picture(library: TileLibrary, key: SourceKey) -> bytes:

@@ -14,6 +14,8 @@ import typer
 from ocr_assets.cli.app import (
     Debug,
     EnvFile,
+    Platform,
+    PlatformOption,
     console,
     errors,
     print_table,
@@ -97,6 +99,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would be made, and what it costs.")
     ] = False,
+    platform: PlatformOption = None,
     debug: Debug = False,
     env_file: EnvFile = None,
 ) -> None:
@@ -105,7 +108,7 @@ def run(
     Exit status: 0 all is made; 1 some failed, or part of the request cannot be used; 2 all failed;
     3 the request cannot be read; 5 not confirmed; 6 nothing to do.
     """
-    settings = tile_settings(env_file, dest, debug=debug)
+    settings = tile_settings(env_file, dest, debug=debug, platform=platform)
     with input_errors():
         wanted = _sources(sources)
         found = read_tiles(tiles, settings)
@@ -132,11 +135,12 @@ def retry(
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further attempts.")] = 0,
     plot: Plot = False,
     report_dir: ReportDir = None,
+    platform: PlatformOption = None,
     debug: Debug = False,
     env_file: EnvFile = None,
 ) -> None:
     """Try again the tiles of a request whose last attempt failed, and nothing else."""
-    settings = tile_settings(env_file, dest, debug=debug)
+    settings = tile_settings(env_file, dest, debug=debug, platform=platform)
     with input_errors():
         wanted = _sources(sources)
         found = read_tiles(tiles, settings)
@@ -235,9 +239,11 @@ def report(
     _print_totals(tasks)
 
 
-def tile_settings(env_file: Any, dest: str | None, *, debug: bool = False) -> Settings:
+def tile_settings(
+    env_file: Any, dest: str | None, *, debug: bool = False, platform: Platform | None = None
+) -> Settings:
     """The settings of a command, for the place of tiles that it names."""
-    settings = settings_from(env_file, debug=debug)
+    settings = settings_from(env_file, debug=debug, platform=platform)
     return settings.changed(tiles_output_uri=dest) if dest else settings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,6 @@ from ocr_assets.tiles.grid import TileGrid
 from ocr_assets.tiles.request_chunks import split_table
 from ocr_assets.tiles.request_problems import Problem, RequestError
 from ocr_assets.tiles.request_rows import Request, write_tiles_csv
-from ocr_assets.tiles.requests import read_request, request_box
 from resources.settings import Settings
 from resources.storage import Storage, split_uri
 
@@ -66,8 +66,25 @@ def local_input(uri: str, settings: Settings) -> Iterator[Path]:
         yield path
 
 
+@contextmanager
+def local_output(uri: str, settings: Settings) -> Iterator[Path]:
+    """A local file to write, which ends up at a path or ``s3://`` address."""
+    if "://" not in uri:
+        path = Path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+        return
+    storage, name = split_uri(uri, settings.s3)
+    with tempfile.TemporaryDirectory(prefix="ocr-tile-") as folder:
+        path = Path(folder, Path(name).name)
+        yield path
+        storage.put_file(name, path)
+
+
 def read_tiles(uri: str, settings: Settings) -> Request:
     """Read a request that names its years; see :func:`tell_problems` for what was wrong."""
+    from ocr_assets.tiles.requests import read_request
+
     with local_input(uri, settings) as path:
         return read_request(path, TileGrid.load())
 
@@ -131,6 +148,8 @@ def resolve(
         raise typer.BadParameter("give a request or --bbox, one of them")
     if bbox is not None and (year is None or year_from_plantstart or polygons or layer):
         raise typer.BadParameter("--bbox goes with --year and with no polygons")
+    from ocr_assets.tiles.requests import request_box
+
     settings = settings_from(env_file)
     grid = TileGrid.load()
     with input_errors():
@@ -329,6 +348,8 @@ def _read(
     from_plantstart: bool,
     layer: str | None,
 ) -> Request:
+    from ocr_assets.tiles.requests import read_request
+
     with ExitStack() as stack:
         path = stack.enter_context(local_input(request, settings))
         areas = stack.enter_context(local_input(polygons, settings)) if polygons else None

@@ -302,7 +302,7 @@ def cancel(job_id: JobId = None, job_key: JobKey = None, env_file: EnvFile = Non
     library = _library(env_file)
     job = find_job(library.storage, number=job_id, key=job_key)
     report = _report(library, job)
-    if report.state in (JobState.completed, JobState.canceled):
+    if report.state in (JobState.completed, JobState.failed, JobState.canceled):
         raise JobError(f"job {job.key} is {report.state}: there is nothing to cancel")
     cancel_job(library.storage, job)
     prepare_home()

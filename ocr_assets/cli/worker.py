@@ -66,13 +66,15 @@ def worker(
         _say(f"worker of {home}, {settings.environment}, platform {settings.platform}")
         while not stop.wait(0.5):
             if daemon.poll() is not None:
-                _end(_family(daemon))
+                _say("worker: the daemon has ended; waiting for runs at work")
+                _let_end(daemon.pid, stop, grace)
                 close_abandoned_runs(instance)
                 raise WorkerError(
                     f"the daemon ended by itself with status {daemon.returncode}; its log is above"
                 )
         _say("worker: no new runs; waiting for those at work")
-        _stop_gracefully(daemon, stop, grace)
+        _end_daemon(daemon)
+        _let_end(daemon.pid, stop, grace)
         for run_id in close_abandoned_runs(instance):
             _say(f"worker: run {run_id} was ended and will be done again")
     _say("worker: stopped")
@@ -118,49 +120,38 @@ def _only_worker(home: Path) -> int:
     return descriptor
 
 
-def _family(daemon: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Processes that the daemon started: code server and runs. They outlive it."""
-    try:
-        return psutil.Process(daemon.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _stop_gracefully(daemon: subprocess.Popen[bytes], stop: _Stop, grace: int) -> None:
-    """End the daemon, then its runs as they finish, then what is left of them."""
-    family = _family(daemon)
+def _end_daemon(daemon: subprocess.Popen[bytes]) -> None:
     daemon.send_signal(signal.SIGTERM)
     try:
         daemon.wait(_DAEMON_SECONDS)
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
-    # The code server ends when the last of its runs has ended.
+
+
+def _let_end(session: int, stop: _Stop, grace: int) -> None:
+    """Wait until the runs of a daemon that is gone have ended, then end what is left of them.
+
+    The code server ends when the last of its runs has. Killed runs are done again, runs that were
+    only interrupted are not.
+    """
     deadline = time.monotonic() + grace
-    while any(_lives(process) for process in family):
-        if stop.urgent or time.monotonic() > deadline:
-            break
+    while _processes(session) and not stop.urgent and time.monotonic() < deadline:
         time.sleep(0.2)
-    _end(family)
-
-
-def _end(family: list[psutil.Process]) -> None:
-    """Kill processes with all that they started. Killed runs are retried, interrupted ones not."""
-    left = list(family)
-    for process in family:
-        with suppress(psutil.NoSuchProcess):
-            left += process.children(recursive=True)
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
     deadline = time.monotonic() + _DAEMON_SECONDS
-    while any(_lives(process) for process in left) and time.monotonic() < deadline:
+    while (left := _processes(session)) and time.monotonic() < deadline:
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         time.sleep(0.05)
 
 
-def _lives(process: psutil.Process) -> bool:
-    try:
-        # An orphan whose new parent does not collect it keeps its number.
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _processes(session: int) -> list[psutil.Process]:
+    """What lives of a session: code server and runs. They outlive the daemon that started them."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(OSError, psutil.Error):
+            # An orphan whose new parent does not collect it keeps its number.
+            if os.getsid(pid) == session and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(psutil.Process(pid))
+    return found

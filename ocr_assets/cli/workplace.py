@@ -37,6 +37,7 @@ def config(
     places = {
         "tables and vector tiles": settings.output_root,
         "tiles of tree cover": settings.tiles_uri,
+        "text of volumes": settings.volumes_uri,
         "region risk": settings.icechunk_uri,
         "branch": settings.icechunk_branch,
         "input catalog": settings.catalog_uri,

@@ -185,7 +185,6 @@ FIRE = RiskType(
         Classes(f"risk_score_{year}", f"rps_{year}", SCORES, risk_score) for year in CLIMATES
     ),
     categories=(),
-    averaged=tuple(VARIABLES),
     kept={f"rps_{year}": ("crps_scott", f"bp_{year}_riley") for year in CLIMATES},
     seamless=("bp_2011", "bp_2047"),
     rasters=raster_names,

@@ -8,20 +8,29 @@ Does not belong here: statistics of the buildings in a geography (``statistics.p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.fs
 import shapely
 from numpy.typing import NDArray
 
 from ocr_assets.geoparquet import BBOX_TYPE, bbox_array, wkb_array
 from ocr_assets.regions.footprints import Footprints
-from ocr_assets.vector import Bounds, Features, VectorFileError, read_features, require_columns
+from ocr_assets.vector import (
+    Bounds,
+    Features,
+    VectorFileError,
+    is_parquet,
+    read_features,
+    require_columns,
+)
 
 Level = Literal["block", "tract", "county", "state", "nation"]
 
@@ -46,6 +55,8 @@ STATES: dict[str, str] = dict(pair.split(":") for pair in _STATES.split())
 """State code to postal abbreviation: the states, the District of Columbia, the territories."""
 
 _NAMED: tuple[Level, ...] = ("county", "state", "nation")
+
+_CODE = ("GEOID", "GEOID20", "id")
 
 
 def geography_schema(level: Level) -> pa.Schema:
@@ -98,13 +109,14 @@ def read_geographies(
     bounds: Bounds | None = None,
     layer: str | None = None,
     filesystem: pyarrow.fs.FileSystem | None = None,
+    where: ds.Expression | None = None,
 ) -> pa.Table:
     """Read the outlines of one level into the columns of :func:`geography_schema`, by GEOID.
 
     Args:
-        source, bounds, layer, filesystem: see :func:`ocr_assets.vector.read_features`. The code is
-            in ``GEOID``, ``GEOID20`` or ``id``, the name in ``NAME`` or ``name``; the nation needs
-            neither.
+        source, bounds, layer, filesystem, where: see :func:`ocr_assets.vector.read_features`. The
+            code is in ``GEOID``, ``GEOID20`` or ``id``, the name in ``NAME`` or ``name``; the
+            nation needs neither.
 
     Returns:
         Invalid outlines are repaired; an outline that cannot be is null, its code and name stay.
@@ -116,18 +128,19 @@ def read_geographies(
     """
     features = read_features(
         source,
-        {"GEOID", "GEOID20", "id", "NAME", "name", "STUSPS"},
+        {*_CODE, "NAME", "name", "STUSPS"},
         bounds=bounds,
         layer=layer,
         filesystem=filesystem,
+        where=where,
     )
     geometry = shapely.make_valid(features.geometry, method="structure", keep_collapsed=False)
     geometry[shapely.is_empty(geometry)] = None
     if level == "nation":
         geoid = pa.array([NATION] * len(geometry))
     else:
-        require_columns(features, source, ("GEOID", "GEOID20", "id"))
-        geoid = _text(features, "GEOID", "GEOID20", "id")
+        require_columns(features, source, _CODE)
+        geoid = _text(features, *_CODE)
     require_geoids(geoid, level, source)
     columns = {
         "GEOID": geoid,
@@ -140,6 +153,68 @@ def read_geographies(
         columns["NAME"] = pc.fill_null(columns["NAME"], "United States")
     schema = geography_schema(level)
     return pa.table([columns[name] for name in schema.names], schema=schema).sort_by("GEOID")
+
+
+@dataclass(frozen=True)
+class GeographyFile:
+    """Outlines of one level in a file, read a state at a time: those of all blocks fill a machine.
+
+    Other formats than GeoParquet are read whole, once. Attributes, and errors of all that reads:
+    see :func:`read_geographies`.
+    """
+
+    source: str | Path
+    level: Level
+    layer: str | None = None
+    filesystem: pyarrow.fs.FileSystem | None = None
+
+    def whole(self) -> pa.Table:
+        """All outlines."""
+        return read_geographies(
+            self.source, self.level, layer=self.layer, filesystem=self.filesystem
+        )
+
+    def of_state(self, state: str) -> pa.Table:
+        """The outlines whose code begins with the code of a state."""
+        if self._codes is None:
+            return in_state(self._once, state)
+        name, states = self._codes
+        if state not in states:
+            return geography_schema(self.level).empty_table()
+        # A colon sorts after every digit.
+        where = (ds.field(name) >= state) & (ds.field(name) < f"{state}:")
+        return read_geographies(self.source, self.level, filesystem=self.filesystem, where=where)
+
+    @cached_property
+    def _once(self) -> pa.Table:
+        return self.whole()
+
+    @cached_property
+    def _codes(self) -> tuple[str, frozenset[str]] | None:
+        """The column of codes and the states in it, if a state's rows can be read alone.
+
+        What has to hold for all codes together is looked at here.
+        """
+        if self.filesystem is None and not is_parquet(self.source):
+            return None
+        try:
+            dataset = ds.dataset(str(self.source), format="parquet", filesystem=self.filesystem)
+            name = next((name for name in _CODE if name in dataset.schema.names), None)
+            if name is None or dataset.schema.field(name).type not in (
+                pa.string(),
+                pa.large_string(),
+            ):
+                return None
+            geoid = dataset.to_table(columns=[name])[name].combine_chunks().cast(pa.string())
+        except (OSError, pa.ArrowException) as error:
+            raise VectorFileError(f"cannot read {self.source} as GeoParquet: {error}") from error
+        require_geoids(geoid, self.level, self.source)
+        return name, frozenset(state_fips(geoid).unique().to_pylist())
+
+
+def in_state(geographies: pa.Table, state: str) -> pa.Table:
+    """The rows of a table whose code begins with the code of a state."""
+    return geographies.filter(pc.starts_with(geographies["GEOID"], state))
 
 
 def tag_buildings(footprints: Footprints, geographies: Mapping[Level, pa.Table]) -> Footprints:

@@ -215,7 +215,7 @@ def _made(
     products: Mapping[str, Callable[[Path], Artefact]],
 ) -> dict[str, Stored]:
     """Let a cluster make products and store them; each is known by its key."""
-    name = f"{context.op_handle.name}-{context.run.run_id}"
+    name = f"{context.op_execution_context.op_handle.name}-{context.run.run_id}"
     store = partial(store_made, manager, products)
     made = dict(cluster.map(store, products, stage=stage, name=name))
     for result in made.values():
@@ -289,8 +289,8 @@ def _pyramid(risk: RiskType) -> dg.AssetsDefinition:
     @dg.asset(
         key=key,
         description=(
-            f"{', '.join(risk.averaged)} at ever coarser resolution, as a multiscale Zarr for maps "
-            "and quick looks."
+            f"{', '.join(risk.variables)} at ever coarser resolution, as a multiscale Zarr for "
+            "maps and quick looks."
         ),
         deps=[asset_key(risk, "region_risk")],
         io_manager_key="folders",

@@ -45,6 +45,7 @@ class RiskVariable:
         long_name, units: as the store says them.
         low, high: valid range, both ends included.
         summarised: whether a mean and quantiles of it have a meaning, and are published.
+        values: all that it can be, of a variable without a mean; the pyramid counts these.
     """
 
     long_name: str
@@ -52,6 +53,7 @@ class RiskVariable:
     low: float
     high: float
     summarised: bool = True
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,6 @@ class RiskType:
         variables: of the store, in order; all float32.
         scores: the scores 0 to 10 of the variables that stand for the risk as a whole.
         categories: further classes.
-        averaged: variables of the pyramid.
         kept: variables that must have a value, but around gaps, wherever these others have one.
         seamless: continuous variables, which make no step at the border of two regions.
         rasters: names of the input rasters, out of those that the catalog has.
@@ -133,7 +134,6 @@ class RiskType:
     variables: Mapping[str, RiskVariable]
     scores: tuple[Classes, ...]
     categories: tuple[Classes, ...]
-    averaged: tuple[str, ...]
     kept: Mapping[str, tuple[str, ...]]
     seamless: tuple[str, ...]
     rasters: Callable[[Collection[str]], tuple[str, ...]]

@@ -9,6 +9,7 @@ of buildings that carry a code of that level.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,11 +23,21 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from ocr_assets.geoparquet import GeoParquetError, GeoParquetWriter
-from ocr_assets.regions.geographies import CODE_LENGTH, NATION, STATES, Level, geography_schema
+from ocr_assets.regions.geographies import (
+    CODE_LENGTH,
+    NATION,
+    STATES,
+    GeographyFile,
+    Level,
+    geography_schema,
+    in_state,
+)
 from ocr_assets.regions.kernels import Method
 from ocr_assets.regions.risk_type import NO_SCORE, Classes, RiskType
 
 PERCENTILES = (90, 95, 99)
+
+_PART_ROWS = 1 << 22
 
 _QUANTILES = {"median": 0.5, **{f"p{p}": p / 100 for p in PERCENTILES}}
 
@@ -88,7 +99,7 @@ def summarise(
     risk: RiskType,
     buildings: ds.Dataset,
     level: Level,
-    geographies: pa.Table | ds.Dataset,
+    geographies: pa.Table | GeographyFile,
     method: Method,
 ) -> Iterator[tuple[pa.Table, StatisticsReport]]:
     """Statistics of one level, state by state, in the order of the codes.
@@ -102,7 +113,8 @@ def summarise(
         level: which geographies. A block is the whole code of 15 digits and its suffix if it has
             one; a tract, county or state is the first 11, 5 or 2 digits.
         geographies: outlines and names, columns of
-            :func:`ocr_assets.regions.geographies.geography_schema`.
+            :func:`ocr_assets.regions.geographies.geography_schema`. Of a file, the outlines of one
+            state are in memory.
         method: classes of histograms, the same as in the columns of the buildings: for fire,
             ``corrected`` puts every building into one; under ``published`` a bin includes its upper
             edge, and values above 100 are in none.
@@ -116,20 +128,23 @@ def summarise(
     Raises:
         GeoParquetError: ``buildings`` has no such partition keys, or a file is unreadable.
     """
-    outlines = geographies if isinstance(geographies, ds.Dataset) else ds.dataset(geographies)
+    in_memory = isinstance(geographies, pa.Table)
     if level == "nation":
-        yield _joined(risk, _nation(risk, buildings, method), outlines.to_table(), level)
+        outlines = geographies if in_memory else geographies.whole()
+        yield _joined(risk, _nation(risk, buildings, method), outlines, level)
         return
     counties = _fragments(buildings)
-    code = ds.field("GEOID")
     for state in sorted(STATES.keys() | counties.keys()):
         groups = list(counties.get(state, {}).values())
         if level == "state" and groups:
             groups = [[fragment for group in groups for fragment in group]]
         found = [_group(risk, buildings, group, level, method) for group in groups]
-        # A colon sorts after every digit.
-        in_state = (code >= state) & (code < f"{state}:") if state else ds.scalar(False)
-        of_state = outlines.to_table(filter=in_state)
+        if not state:
+            of_state = geography_schema(level).empty_table()
+        elif in_memory:
+            of_state = in_state(geographies, state)
+        else:
+            of_state = geographies.of_state(state)
         if found or of_state.num_rows:
             together = _Statistics.concatenate([_none(risk, method), *found])
             yield _joined(risk, together, of_state, level)
@@ -140,7 +155,7 @@ def write_statistics(
     path: Path,
     buildings: ds.Dataset,
     level: Level,
-    geographies: pa.Table | ds.Dataset,
+    geographies: pa.Table | GeographyFile,
     method: Method,
     lineage: Mapping[str, Any],
 ) -> StatisticsReport:
@@ -194,11 +209,13 @@ def group_quantiles(
     if groups == 1:
         count = np.array([len(values)])
         ordered = np.sort(values)
+        total = np.array([_total(ordered)])
     else:
         count = np.bincount(group, minlength=groups)
         ordered = _sorted_within_groups(group, values)
+        start = np.cumsum(count) - count
+        total = np.add.reduceat(ordered, start, dtype=np.float64) if groups else np.zeros(0)
     start = np.cumsum(count) - count
-    total = np.add.reduceat(ordered, start, dtype=np.float64) if groups else np.zeros(0)
     result: dict[str, NDArray[np.floating[Any]]] = {"mean": total / count}
     for name, quantile in _QUANTILES.items():
         rank = quantile * (count - 1)
@@ -224,6 +241,16 @@ def _sorted_within_groups(
     return np.where(bits & sign, bits ^ sign, ~bits).view(np.float32)
 
 
+def _total(values: NDArray[np.float32]) -> float:
+    """Sum in double precision."""
+    return math.fsum(values[part].sum(dtype=np.float64) for part in _parts(len(values)))
+
+
+def _parts(size: int) -> Iterator[slice]:
+    """Slices of a long array, so that what is made of one of them stays small."""
+    return (slice(start, start + _PART_ROWS) for start in range(0, size, _PART_ROWS))
+
+
 def class_histogram(
     classes: Classes,
     group: NDArray[np.intp],
@@ -232,10 +259,13 @@ def class_histogram(
     method: Method,
 ) -> NDArray[np.int64]:
     """Buildings of each class in each group, ``(groups, classes)``; see :func:`summarise`."""
-    found = classes.classify(values, method)
-    classed = found != NO_SCORE
-    cell = group[classed] * classes.count + found[classed]
-    return np.bincount(cell, minlength=groups * classes.count).reshape(groups, classes.count)
+    counts = np.zeros(groups * classes.count, np.int64)
+    for part in _parts(len(values)):
+        found = classes.classify(values[part], method)
+        classed = found != NO_SCORE
+        cell = group[part][classed] * classes.count + found[classed]
+        counts += np.bincount(cell, minlength=counts.size)
+    return counts.reshape(groups, classes.count)
 
 
 def _fragments(buildings: ds.Dataset) -> dict[str, dict[str, list[ds.Fragment]]]:
@@ -331,7 +361,8 @@ def _statistics(
             if one.variable == name:
                 found = class_histogram(one, group, samples, len(codes), method)
                 histograms[f"{one.name}_hist"] = found
-    count = np.bincount(group, minlength=len(codes))
+    single = len(codes) == 1
+    count = np.array([len(group)]) if single else np.bincount(group, minlength=len(codes))
     return _Statistics(codes, count, values, histograms, without_code)
 
 

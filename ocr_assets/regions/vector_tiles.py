@@ -1,32 +1,43 @@
 """Vector tiles of buildings, building centroids and regional statistics, as PMTiles archives.
 
 Belongs here: which features and properties go into which layer at which zooms.
-Does not belong here: the text of features (``geojson_lines``), running the tile maker
+Does not belong here: making tiles of buildings (``tile_pyramid``) and of geographies
 (``tippecanoe``), reading an archive (``pmtiles``), serving or drawing it.
 
-Features stream to the tile maker a batch of rows at a time, so memory does not grow with their
-number.
+Buildings are many, small and apart: sorted along the curve of tiles they become tiles one after
+the other. Geographies are few and share their borders, which have to be simplified together.
+Either stream a batch of rows at a time, so memory does not grow with their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
+from numpy.typing import NDArray
 
 from ocr_assets.geoparquet import GeoParquetError, Source, open_geoparquet
 from ocr_assets.regions import geojson_lines as geojson
 from ocr_assets.regions.geographies import Level
 from ocr_assets.regions.geojson_lines import TileInputError
-from ocr_assets.regions.pmtiles import read_header, write_empty
+from ocr_assets.regions.pmtiles import read_header, tile_lengths, write_empty
 from ocr_assets.regions.risk_type import RiskType
+from ocr_assets.regions.tile_features import (
+    FeatureSorter,
+    TileFeatures,
+    point_features,
+    polygon_features,
+)
+from ocr_assets.regions.tile_pyramid import TileLayer, write_tiles
 from ocr_assets.regions.tippecanoe import make_archive
 
 BUILDING_LAYER = "risk"
@@ -61,6 +72,9 @@ _BUILDING_ZOOM, _CENTROID_ZOOM = 14, 12
 """Highest zooms: steps of 0.5 and 1.8 m at 40 N. Fixed, so that a region's tiles and the nation's
 fit the same map."""
 
+_WIDEST = 1.0
+"""Degrees. No building comes near."""
+
 _KEEP_ALL_POLYGONS = (
     "--drop-smallest-as-needed",
     "--extend-zooms-if-still-dropping",
@@ -72,8 +86,6 @@ _BATCH_ROWS = 8192
 
 Progress = Callable[[int], None]
 """Called with the number of features encoded so far."""
-
-_Encode = Callable[[pa.Table], pa.Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,7 @@ class TileReport:
         bytes: size of the archive.
         min_zoom: lowest zoom with tiles.
         max_zoom: highest zoom with tiles.
+        largest_tile: bytes of the largest tile, as a browser loads it.
         bounds: west, south, east, north in degrees; the world if there are no features.
     """
 
@@ -96,17 +109,18 @@ class TileReport:
     bytes: int
     min_zoom: int
     max_zoom: int
+    largest_tile: int
     bounds: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Input:
-    """A table, the columns it must have, and how its rows become lines of GeoJSON."""
+class _Input[Encoded: Sized]:
+    """A table, the columns it must have, and how its rows become features."""
 
     layer: str
     source: Source | pa.Table
     columns: tuple[str, ...]
-    encode: _Encode
+    encode: Callable[[pa.Table], Encoded]
 
 
 def region_columns(risk: RiskType) -> tuple[str, ...]:
@@ -145,16 +159,14 @@ def building_tiles(
         TileError: the tile maker is missing or failed.
     """
 
-    def encode(rows: pa.Table) -> pa.Array:
+    def encode(rows: pa.Table) -> TileFeatures:
         rows, geometry = geojson.polygons(rows)
-        columns = [geojson.numbers(rows[name]) for name in risk.tiled]
-        return geojson.features(geojson.thicken(geometry, _BUILDING_ZOOM), columns, "")
+        _require_narrow(geometry)
+        geometry = geojson.thicken(geometry, _BUILDING_ZOOM)
+        return polygon_features(geometry, _values(rows, risk.tiled))
 
-    options = ["--minimum-zoom=6", f"--maximum-zoom={_BUILDING_ZOOM}", *_KEEP_ALL_POLYGONS]
-    columns = (*risk.tiled, "geometry")
-    inputs = [_Input(BUILDING_LAYER, file, columns, encode) for file in building_files]
-    layers = {BUILDING_LAYER: len(risk.tiled)}
-    return _make(output, "building", layers, inputs, options, progress)
+    layer = TileLayer("building", BUILDING_LAYER, len(risk.tiled), 6, _BUILDING_ZOOM)
+    return _tile_buildings(output, layer, risk.tiled, building_files, encode, progress)
 
 
 def building_centroid_tiles(
@@ -171,29 +183,14 @@ def building_centroid_tiles(
     """
     shown = risk.scored
 
-    def encode(rows: pa.Table) -> pa.Array:
+    def encode(rows: pa.Table) -> TileFeatures:
         risky = reduce(pc.and_, (pc.greater(rows[name], 0) for name in shown))
         rows, geometry = geojson.polygons(rows.filter(risky))
-        columns = []
-        for name in shown:
-            rounded = geojson.significant(rows[name].to_numpy(), CENTROID_DIGITS)
-            columns.append(geojson.numbers(pa.array(rounded)))
-        return geojson.features(shapely.centroid(geometry), columns, "")
+        rounded = geojson.significant(_values(rows, shown), CENTROID_DIGITS)
+        return point_features(shapely.centroid(geometry), rounded.astype(np.float32))
 
-    options = [
-        "--minimum-zoom=0",
-        f"--maximum-zoom={_CENTROID_ZOOM}",
-        # All points are kept down to the zoom at which the fullest tile would hold 50,000.
-        "--base-zoom=g",
-        "--limit-base-zoom-to-maximum-zoom",
-        "--drop-fraction-as-needed",
-        "--no-feature-limit",
-        "--extend-zooms-if-still-dropping",
-    ]
-    columns = (*shown, "geometry")
-    inputs = [_Input(BUILDING_LAYER, file, columns, encode) for file in building_files]
-    layers = {BUILDING_LAYER: len(shown)}
-    return _make(output, "centroid", layers, inputs, options, progress)
+    layer = TileLayer("centroid", BUILDING_LAYER, len(shown), 0, _CENTROID_ZOOM)
+    return _tile_buildings(output, layer, shown, building_files, encode, progress)
 
 
 def regional_tiles(
@@ -248,10 +245,10 @@ def regional_tiles(
     # Code and bounding box are beside the columns.
     keys = len(region_columns(risk)) + 2
     layers = {layer.name: keys + len(layer.names) for layer in REGION_LAYERS.values()}
-    return _make(output, "regions", layers, inputs, options, progress)
+    return _make_regional(output, layers, inputs, options, progress)
 
 
-def _region_encoder(risk: RiskType, layer: RegionLayer, top: int) -> _Encode:
+def _region_encoder(risk: RiskType, layer: RegionLayer, top: int) -> Callable[[pa.Table], pa.Array]:
     place = f',"tippecanoe":{{"layer":"{layer.name}","minzoom":{layer.min_zoom}}}'
 
     def encode(rows: pa.Table) -> pa.Array:
@@ -274,15 +271,45 @@ def _region_encoder(risk: RiskType, layer: RegionLayer, top: int) -> _Encode:
     return encode
 
 
-def _make(
+def _tile_buildings(
     output: Path,
-    name: str,
+    layer: TileLayer,
+    properties: tuple[str, ...],
+    files: Sequence[Source],
+    encode: Callable[[pa.Table], TileFeatures],
+    progress: Progress | None,
+) -> TileReport:
+    """Make the archive of one layer of buildings, whose properties are columns of ``files``."""
+    inputs = [_Input(layer.name, file, (*properties, "geometry"), encode) for file in files]
+    for item in inputs:
+        _check_columns(item)
+    count = left_out = 0
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".tiles-") as folder:
+        sorter = FeatureSorter(Path(folder))
+        for item in inputs:
+            for encoded, rows in _encoded(item):
+                left_out += rows - len(encoded)
+                if len(encoded):
+                    count += len(encoded)
+                    sorter.add(encoded)
+                    if progress:
+                        progress(count)
+        if count:
+            write_tiles(sorter.finish(), layer, output, Path(folder))
+        else:
+            write_empty(output, layer.archive, {layer.name: layer.keys})
+    return _report(output, {layer.name: count}, left_out)
+
+
+def _make_regional(
+    output: Path,
     layers: Mapping[str, int],
-    inputs: Sequence[_Input],
+    inputs: Sequence[_Input[pa.Array]],
     options: Sequence[str],
     progress: Progress | None,
 ) -> TileReport:
-    """Make the archive ``name`` with ``layers`` (and their number of properties) of ``inputs``."""
+    """Make the archive with ``layers`` (and their number of properties) of ``inputs``."""
     for item in inputs:
         _check_columns(item)
     counts = dict.fromkeys(layers, 0)
@@ -304,21 +331,40 @@ def _make(
     first = next(stream, None)
     if first is None:
         keys = {layer: tuple(map(str, range(count))) for layer, count in layers.items()}
-        write_empty(output, name, keys)
+        write_empty(output, "regions", keys)
     else:
-        # A single layer is named once; features of several say theirs.
-        single = [f"--layer={layer}" for layer in layers] if len(layers) == 1 else []
-        make_archive(chain([first], stream), [f"--name={name}", *single, *options], output)
+        make_archive(chain([first], stream), ["--name=regions", *options], output)
+    return _report(output, counts, left_out)
+
+
+def _report(output: Path, layers: dict[str, int], left_out: int) -> TileReport:
     header = read_header(output)
     return TileReport(
-        features=sum(counts.values()),
+        features=sum(layers.values()),
         left_out=left_out,
-        layers=counts,
+        layers=layers,
         bytes=output.stat().st_size,
         min_zoom=header.min_zoom,
         max_zoom=header.max_zoom,
+        largest_tile=int(tile_lengths(output).max()),
         bounds=header.bounds,
     )
+
+
+def _require_narrow(geometry: NDArray[np.object_]) -> None:
+    """Refuse outlines that are no buildings, as they would fill tiles by the million."""
+    edges = shapely.bounds(geometry)
+    width = (edges[:, 2:] - edges[:, :2]).max(initial=0)
+    if width > _WIDEST:
+        raise TileInputError(
+            f"an outline is {width:g} degrees wide, more than {_WIDEST:g}. "
+            "Cut it if it crosses the antimeridian, else mend it."
+        )
+
+
+def _values(rows: pa.Table, names: Sequence[str]) -> NDArray[np.float32]:
+    """Columns side by side, NaN where missing, shape ``(rows, names)``."""
+    return np.column_stack([rows[name].to_numpy().astype(np.float32) for name in names])
 
 
 def _row_count(source: Source | pa.Table) -> int:
@@ -328,25 +374,25 @@ def _row_count(source: Source | pa.Table) -> int:
         return file.metadata.num_rows
 
 
-def _check_columns(item: _Input) -> None:
+def _check_columns(item: _Input[Any]) -> None:
     if not isinstance(item.source, pa.Table):
         open_geoparquet(item.source, item.columns).close()
     elif missing := [name for name in item.columns if name not in item.source.column_names]:
         raise TileInputError(f"the table for {item.layer} has no column {missing[0]!r}.")
 
 
-def _encoded(item: _Input) -> Iterator[tuple[pa.Array, int]]:
-    """Lines of each batch of rows, and how many rows it had."""
+def _encoded[Encoded: Sized](item: _Input[Encoded]) -> Iterator[tuple[Encoded, int]]:
+    """Features of each batch of rows, and how many rows it had."""
     row = 0
     for batch in _batches(item.source, item.columns):
         try:
-            lines = item.encode(batch)
+            encoded = item.encode(batch)
         except TileInputError as error:
             table = isinstance(item.source, pa.Table)
             place = f"the table for {item.layer}" if table else str(item.source)
             last = row + batch.num_rows - 1
             raise TileInputError(f"{place}, rows {row} to {last}: {error}") from error
-        yield lines, batch.num_rows
+        yield encoded, batch.num_rows
         row += batch.num_rows
 
 

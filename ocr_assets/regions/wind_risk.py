@@ -145,6 +145,7 @@ WIND_RISK = RiskType(
             -1,
             315,
             summarised=False,
+            values=(-1.0, *(45.0 * direction for direction in range(len(DIRECTIONS)))),
         ),
         "dominant_share": RiskVariable(
             "Share of the most frequent direction in hours of fire weather", "1", 0, 1
@@ -157,7 +158,6 @@ WIND_RISK = RiskType(
     categories=(
         Classes("wind_direction", "dominant_direction", len(DIRECTIONS), direction_classes),
     ),
-    averaged=("wind_hazard", "fire_weather_share", "fire_weather_wind_p99"),
     kept={},
     seamless=(),
     rasters=_rasters,

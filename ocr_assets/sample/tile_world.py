@@ -54,13 +54,24 @@ def build_sample_tiles(folder: Path, *, optical_dates: int = OPTICAL_DATES) -> P
         aside.mkdir()
         geoboxes = [tile_geobox(grid, tile) for tile in tiles]
         build_sample_imagery(aside, geoboxes, year=YEAR, optical_dates=optical_dates)
-        _write_request(aside / REQUEST, grid, tiles)
-        _write_polygons(aside / POLYGONS, grid, tiles)
-        _write_settings(aside / SETTINGS, folder)
+        write_sample_files(aside, folder)
         (aside / _RECIPE).write_text(recipe)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
     return folder
+
+
+def write_sample_files(folder: Path, imagery: Path) -> None:
+    """Write what lies beside the imagery: a request for its tiles, polygons, and settings.
+
+    Args:
+        folder: where the files are written.
+        imagery: folder of the scenes that the settings name.
+    """
+    grid, tiles = TileGrid.load(), [Tile.parse(tile) for tile in DEFAULT_TILES]
+    _write_request(folder / REQUEST, grid, tiles)
+    _write_polygons(folder / POLYGONS, grid, tiles)
+    _write_settings(folder / SETTINGS, imagery)
 
 
 def _write_request(path: Path, grid: TileGrid, tiles: list[Tile]) -> None:

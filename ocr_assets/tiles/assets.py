@@ -7,6 +7,7 @@ Belongs here: what depends on what, and the metadata that people see. Does not b
 import base64
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,19 @@ import dagster as dg
 from pydantic import Field
 
 from ocr_assets import needs
+from ocr_assets.lineage import code_version
 from ocr_assets.partitions import TILES, YEARS, tile_year_partitions
-from ocr_assets.tile_library import TREE_COVER, Source, SourceKey, TileLibrary
+from ocr_assets.tile_library import (
+    SOURCE_MODULES,
+    TREE_COVER,
+    Source,
+    SourceKey,
+    TileLibrary,
+)
 from ocr_assets.tiles.grid import Tile
 from ocr_assets.tiles.zonal_table import SCHEMA
 from ocr_assets.ui_metadata import column_schema
-from resources.cluster import Cluster, Stage, WorkerLostError
+from resources.cluster import OTHER_CODE, Cluster, ClusterError, Stage, WorkerLostError
 from resources.imagery_access import ImageryError
 from resources.keys import StorageError
 from resources.progress import ProgressReporter
@@ -78,7 +86,7 @@ def source_asset(tiles: TileLibrary, source: Source) -> dg.AssetsDefinition:
         cluster: dg.ResourceParam[Cluster],
         progress: dg.ResourceParam[ProgressReporter],
     ) -> dg.MaterializeResult[None]:
-        make = partial(make_partition, tiles, source, config.again)
+        make = partial(make_partition, tiles, source, made_by_code(source), config.again)
         return _make_batch(context, tiles, source, make, needs.TILE_SOURCE, cluster, progress)
 
     return analysis_ready
@@ -116,7 +124,7 @@ def tree_cover_asset(tiles: TileLibrary) -> dg.AssetsDefinition:
         # A network that cannot be used concerns all tiles: say so once, before any work.
         networks = tiles.tree_cover_network, tiles.superresolution_network
         context.log.info("networks: %s", ", ".join(network.name for network in networks))
-        make = partial(make_partition, tiles, TREE_COVER, config.again)
+        make = partial(make_partition, tiles, TREE_COVER, made_by_code(TREE_COVER), config.again)
         return _make_batch(context, tiles, TREE_COVER, make, needs.TREE_COVER, cluster, progress)
 
     return tree_cover
@@ -136,18 +144,20 @@ def _make_batch(
     ended: dict[str, float] = {}
     failed: dict[str, str] = {}
     keys = context.partition_keys
-    with progress.task(source, len(keys)) as advance:
-        for key, result in cluster.map(
-            make, keys, stage=stage, name=f"{source}-{context.run.run_id}"
-        ):
-            if isinstance(result, _BAD_PARTITION):
-                failed[key] = str(result)
-            elif isinstance(result, Exception):
-                raise result
-            else:
-                made[key] = result
-                ended[key] = time.time()
-            advance(key)
+    results = cluster.map(make, keys, stage=stage, name=f"{source}-{context.run.run_id}")
+    try:
+        with progress.task(source, len(keys)) as advance, closing(results):
+            for key, result in results:
+                if isinstance(result, _BAD_PARTITION):
+                    failed[key] = str(result)
+                elif isinstance(result, Exception):
+                    raise result
+                else:
+                    made[key] = result
+                    ended[key] = time.time()
+                advance(key)
+    except ClusterError as error:  # What is made stays; the run tells what is not.
+        failed |= {key: str(error) for key in keys if key not in made and key not in failed}
     described = {
         key: _describe(tiles, source, made[key]) | {"ended": dg.MetadataValue.timestamp(ended[key])}
         for key in keys
@@ -168,13 +178,37 @@ def _make_batch(
     return dg.MaterializeResult(source)
 
 
-def make_partition(tiles: TileLibrary, source: Source, again: bool, key: str) -> "MadeSource":
-    """Make the data of a partition key, ``tile`` or ``tile|year``; for the workers of a cluster."""
+def make_partition(
+    tiles: TileLibrary, source: Source, code: str, again: bool, key: str
+) -> "MadeSource":
+    """Make the data of a partition. Runs in the run's process or on a worker of a cluster.
+
+    Args:
+        tiles: imagery, networks and store.
+        source: what to make.
+        code: version of the code that the run expects to make it.
+        again: make it anew even if it is there.
+        key: partition key, ``tile`` or ``tile|year``.
+
+    Raises:
+        ClusterError: this process has other code than the run.
+        ValueError, ImageryError, StorageError: of :func:`ocr_assets.tile_sources.make_source` and
+            :func:`ocr_assets.tile_products.make_tree_cover`.
+    """
     from ocr_assets.tile_products import make_tree_cover
     from ocr_assets.tile_sources import make_source
 
+    if made_by_code(source) != code:
+        raise ClusterError(OTHER_CODE)
     make_one = make_tree_cover if source == TREE_COVER else make_source
     return make_one(tiles, source_key(source, key), again=again)
+
+
+def made_by_code(source: Source) -> str:
+    """Version of the code that makes a source or the tree cover of a tile."""
+    from ocr_assets.tile_products import TREE_COVER_MODULES
+
+    return code_version(*(TREE_COVER_MODULES if source == TREE_COVER else SOURCE_MODULES[source]))
 
 
 def source_key(source: Source, key: str) -> SourceKey:

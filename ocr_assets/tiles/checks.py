@@ -6,18 +6,27 @@ with the tiles that it finds wrong in its metadata.
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import dagster as dg
 import numpy as np
 import rasterio
+from rasterio.windows import Window
 
-from ocr_assets.partitions import PARTITION, RANGE_END, RANGE_START, TILES, tile_year_partitions
+from ocr_assets.partitions import (
+    PARTITION,
+    RANGE_END,
+    RANGE_START,
+    TILES,
+    YEARS,
+    tile_year_partitions,
+)
 from ocr_assets.tile_library import SOURCES, TREE_COVER, Source, SourceKey, TileLibrary
 from ocr_assets.tiles.ard import BANDS_10M, BANDS_20M, ArdError, coarser, read_header
 from ocr_assets.tiles.assets import source_key
 from ocr_assets.tiles.grid import tile_geobox
-from ocr_assets.tiles.product import CRS, pixel_box
+from ocr_assets.tiles.product import CRS, PIXELS_PER_DEGREE, pixel_box
 from ocr_assets.tiles.tree_cover import NODATA
 from resources.gdal_storage import gdal_access, gdal_path
 from resources.keys import StorageError
@@ -27,6 +36,14 @@ MOST_WITHOUT_DATA = 0.5
 
 HEIGHTS = (-500.0, 9000.0)
 """Metres; land lies within, with a margin for errors of the elevation model."""
+
+COMPARED_TILES = 16
+"""Of a mosaic; to read all of them again would take as long as to make it."""
+
+_DIFFERING = 0.02
+"""Share of a tile's pixels that the mosaic may show otherwise: tiles of other makers overlap."""
+
+_LOOKS_AT_ONCE = 8
 
 _COARSER = {"s2_20": 2, "scl": 2, "s1": 4}
 """Files whose pixels are longer than 10 m: how many times."""
@@ -43,39 +60,52 @@ Examine = Callable[[TileLibrary, SourceKey, Files], str | None]
 def _check(
     source: Source, name: str, description: str, examine: Examine, *, blocking: bool
 ) -> dg.AssetChecksDefinition:
-    """A check that examines one tile after the other."""
+    """A check that examines each tile by itself."""
 
     @dg.asset_check(asset=source, name=name, description=description, blocking=blocking)
     def check(
         context: dg.AssetCheckExecutionContext, tiles: dg.ResourceParam[TileLibrary]
     ) -> dg.AssetCheckResult:
-        keys = _partitions(context, source)
-        wrong: dict[str, str] = {}
-        with gdal_access(tiles.storage):
-            for partition in keys:
-                problem = _problem(tiles, source_key(source, partition), examine)
-                if problem is not None:
-                    wrong[partition] = problem
-        return dg.AssetCheckResult(
-            passed=not wrong,
-            description=_told(wrong, len(keys)),
-            metadata={"looked at": len(keys), "wrong": dg.MetadataValue.json(wrong)},
+        keys = _partitions(
+            context, source, TILES if source == "elevation" else tile_year_partitions()
         )
+
+        def look(partition: str) -> str | None:
+            return _problem(tiles, source_key(source, partition), examine)
+
+        # On an object store a look is mostly waiting.
+        with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
+            found = dict(zip(keys, pool.map(look, keys), strict=True))
+        return _result(found, "tiles")
 
     return check
 
 
-def _partitions(context: dg.AssetCheckExecutionContext, source: Source) -> list[str]:
+def _result(found: Mapping[str, str | None], what: str) -> dg.AssetCheckResult:
+    """The result of a check that found this in its partitions, None where nothing is wrong."""
+    wrong = {partition: problem for partition, problem in found.items() if problem is not None}
+    first = next((f"{partition}: {problem}" for partition, problem in wrong.items()), None)
+    return dg.AssetCheckResult(
+        passed=not wrong,
+        description=first and f"{len(wrong)} of {len(found)} {what}; {first}",
+        metadata={"looked at": len(found), "wrong": dg.MetadataValue.json(wrong)},
+    )
+
+
+def _partitions(
+    context: dg.AssetCheckExecutionContext,
+    asset: str,
+    definition: dg.PartitionsDefinition[str],
+) -> list[str]:
     """Partitions that the run materialized, or all that were if it did not say."""
     tags = context.run.tags
     if PARTITION in tags:
         return [tags[PARTITION]]
     if RANGE_START in tags and RANGE_END in tags:
-        definition = TILES if source == "elevation" else tile_year_partitions()
         asked = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
         with dg.partition_loading_context(dynamic_partitions_store=context.instance):
             return list(definition.get_partition_keys_in_range(asked))
-    return sorted(context.instance.get_materialized_partitions(dg.AssetKey(source)))
+    return sorted(context.instance.get_materialized_partitions(dg.AssetKey(asset)))
 
 
 def _problem(tiles: TileLibrary, key: SourceKey, examine: Examine) -> str | None:
@@ -84,16 +114,10 @@ def _problem(tiles: TileLibrary, key: SourceKey, examine: Examine) -> str | None
         if record is None:
             return "nothing is stored, or not all of it"
         files = {name: gdal_path(tiles.storage, file["key"]) for name, file in record.files.items()}
-        return examine(tiles, key, files)
+        with gdal_access(tiles.storage):
+            return examine(tiles, key, files)
     except (ArdError, StorageError, rasterio.errors.RasterioError) as error:
         return str(error)
-
-
-def _told(wrong: Mapping[str, str], looked_at: int) -> str | None:
-    if not wrong:
-        return None
-    partition, problem = next(iter(wrong.items()))
-    return f"{len(wrong)} of {looked_at} tiles; {partition}: {problem}"
 
 
 def _on_the_tile_grid(tiles: TileLibrary, key: SourceKey, files: Files) -> str | None:
@@ -190,6 +214,60 @@ def _data_share(tiles: TileLibrary, key: SourceKey, files: Files) -> str | None:
     return f"{share:.0%} of it are without data" if share > MOST_WITHOUT_DATA else None
 
 
+@dg.asset_check(
+    asset="tree_cover_mosaic",
+    name="shows_its_tiles",
+    description=(
+        "It is made of the tiles that there are, and shows them where they lie: "
+        f"{COMPARED_TILES} of them are compared."
+    ),
+)
+def shows_its_tiles(
+    context: dg.AssetCheckExecutionContext, tiles: dg.ResourceParam[TileLibrary]
+) -> dg.AssetCheckResult:
+    """The check of mosaics."""
+    years = _partitions(context, "tree_cover_mosaic", YEARS)
+    return _result({year: _mosaic_problem(tiles, int(year)) for year in years}, "mosaics")
+
+
+def _mosaic_problem(tiles: TileLibrary, year: int) -> str | None:
+    from ocr_assets.tile_answers import contents_of, mosaic_key, opened, published_tiles
+
+    record = tiles.stored(f"{mosaic_key(year)}.lineage.json")
+    if record is None:
+        return "nothing is stored, or not all of it"
+    there = published_tiles(tiles, year)
+    if record.lineage["inputs"] != {"tiles": contents_of(there)}:
+        return "it is made of other tiles than there are now; materialize it again"
+    chosen = dict(list(there.items())[:: -(-len(there) // COMPARED_TILES)])
+    try:
+        with (
+            opened(tiles, chosen) as paths,
+            rasterio.open(gdal_path(tiles.storage, mosaic_key(year))) as mosaic,
+        ):
+            if mosaic.crs != CRS or not np.isclose(mosaic.res, 1 / PIXELS_PER_DEGREE).all():
+                return f"its pixels are {mosaic.res} in {mosaic.crs}"
+            shares = {tile: _differing(mosaic, path) for tile, path in paths.items()}
+    except rasterio.errors.RasterioError as error:
+        return str(error)
+    tile = max(shares, key=lambda one: shares[one])
+    if shares[tile] > _DIFFERING:
+        return f"{shares[tile]:.0%} of the pixels of {tile} are others in it"
+    return None
+
+
+def _differing(mosaic: rasterio.DatasetReader, path: str) -> float:
+    """Share of the pixels of a tile that a mosaic shows otherwise."""
+    with rasterio.open(path) as file:
+        cover = file.read(1)
+        column = round((file.bounds.left - mosaic.bounds.left) * PIXELS_PER_DEGREE)
+        row = round((mosaic.bounds.top - file.bounds.top) * PIXELS_PER_DEGREE)
+    rows, columns = cover.shape
+    window = Window(column, row, columns, rows)
+    shown = mosaic.read(1, window=window, boundless=True, fill_value=NODATA)
+    return float((shown != cover).mean())
+
+
 def tile_checks() -> list[dg.AssetChecksDefinition]:
     """Every check of this wing."""
     grid = "Its pixels lie on the grid of the tile, so that all sources see the same ground."
@@ -251,4 +329,5 @@ def tile_checks() -> list[dg.AssetChecksDefinition]:
             _data_share,
             blocking=False,
         ),
+        shows_its_tiles,
     ]

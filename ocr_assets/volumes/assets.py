@@ -146,7 +146,7 @@ def _columns(schema: pa.Schema) -> dg.TableSchema:
 
 @dg.asset(
     deps=["volume_text"],
-    io_manager_key="files",
+    io_manager_key="volume_files",
     kinds={"parquet"},
     metadata={KEY: "volume_quality.parquet"},
     **COMMON,

@@ -32,10 +32,14 @@ MAX_PIXELS = 80_000_000
 FETCH_AHEAD = 16
 """Files that are fetched before they are needed."""
 
+FETCH_BYTES = 128 * 2**20
+"""Their bytes together; a single file may have more."""
+
 DECODE_AHEAD = 3
 """Pages that are decoded before they are needed."""
 
 _FETCHERS = 8
+_UNKNOWN_BYTES = 16 * 2**20
 _FORMATS = ("TIFF", "JPEG", "PNG", "JPEG2000")
 _REDUCED_OR_MASK = 0b101
 
@@ -203,7 +207,7 @@ def _fetched(
     ahead: int,
     stopped: threading.Event,
 ) -> Iterator[_Fetched | PageFailure]:
-    """Files in order, fetched by several threads, at most ``ahead`` of them waiting."""
+    """Files in order, fetched by several threads; ``ahead`` and FETCH_BYTES limit what waits."""
 
     def fetch(entry: ImageEntry) -> _Fetched | PageFailure:
         start = time.perf_counter()
@@ -213,17 +217,21 @@ def _fetched(
             return PageFailure(entry, 0, "fetch", type(error).__name__, str(error))
         return _Fetched(entry, data, time.perf_counter() - start)
 
-    waiting: deque[Future[_Fetched | PageFailure]] = deque()
+    waiting: deque[tuple[int, Future[_Fetched | PageFailure]]] = deque()
     with ThreadPoolExecutor(min(_FETCHERS, ahead), "fetch") as pool:
         try:
+            held = 0
             for entry in entries:
+                size = _UNKNOWN_BYTES if entry.size is None else entry.size
+                while waiting and (len(waiting) == ahead or held + size > FETCH_BYTES):
+                    held -= waiting[0][0]
+                    yield waiting.popleft()[1].result()
                 if stopped.is_set():
                     return
-                waiting.append(pool.submit(fetch, entry))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
+                waiting.append((size, pool.submit(fetch, entry)))
+                held += size
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[1].result()
         finally:
             pool.shutdown(cancel_futures=True)
 

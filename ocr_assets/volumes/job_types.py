@@ -20,6 +20,7 @@ LineMode = Literal["line", "layout"]
 Decoder = Literal["greedy", "beam"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_TAKEN = re.compile(r"jobs|volume_.*")
 _LANGUAGE_TAG = re.compile(r"[a-z]{2,3}")
 _LANGUAGE = "bo"
 _LANGUAGES = {"dzo": "dz"}
@@ -61,6 +62,8 @@ class JobType:
                 f"job type {self.name!r}: a name has up to 63 lower-case letters, digits, '.', "
                 "'_' and '-', and begins with a letter or digit"
             )
+        if _TAKEN.fullmatch(self.name):
+            raise self._error("name", "something else has its folder; choose another name")
         for field_ in fields(self):
             value = getattr(self, field_.name)
             if not (isinstance(value, str) or (field_.name == "line_model" and value is None)):

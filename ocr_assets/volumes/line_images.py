@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import cv2
 import numpy as np
@@ -41,6 +41,9 @@ class Preparation(Protocol):
     def height(self) -> int:
         """Height of a prepared line in pixels."""
 
+    def prepared_width(self, image: NDArray[np.uint8]) -> int:
+        """Width of a line image in pixels when it is prepared."""
+
     def __call__(self, image: NDArray[np.uint8]) -> PreparedLine:
         """Prepare one line image."""
 
@@ -56,9 +59,13 @@ class ContrastStretch:
     height: int
     clipped: bool
 
-    def __call__(self, image: NDArray[np.uint8]) -> PreparedLine:
+    def prepared_width(self, image: NDArray[np.uint8]) -> int:
+        """See :class:`Preparation`."""
         rows, columns = image.shape
-        width = min(max(1, round(columns * self.height / rows)), _WIDEST)
+        return min(max(1, round(columns * self.height / rows)), _WIDEST)
+
+    def __call__(self, image: NDArray[np.uint8]) -> PreparedLine:
+        width, columns = self.prepared_width(image), image.shape[1]
         grey = _resized(image, width, self.height)
         black, white = _ink_and_paper(grey[self.height // 2].astype(np.int16))
         contrast = (white - black) / 2 if white > black else 1.0
@@ -78,6 +85,11 @@ class ThresholdedFrame:
 
     height: int
     width: int
+
+    def prepared_width(self, image: NDArray[np.uint8]) -> int:
+        """See :class:`Preparation`."""
+        del image
+        return self.width
 
     def __call__(self, image: NDArray[np.uint8]) -> PreparedLine:
         rows, columns = image.shape
@@ -100,45 +112,42 @@ class LineBatch:
     """Prepared lines of like width, one above the other.
 
     Attributes:
-        order: place of each line in the sequence it came from.
-        lines: the lines, in that order.
+        lines: the lines.
         images: float32 ``[line, height, width]``; zero, which is mid-grey, right of a line's end.
         widths: int32 ``[line]``.
     """
 
-    order: list[int]
     lines: list[PreparedLine]
     images: NDArray[np.float32]
     widths: NDArray[np.int32]
 
+    @classmethod
+    def of(cls, lines: list[PreparedLine]) -> Self:
+        """Put lines of one height together."""
+        widths = np.array([line.pixels.shape[1] for line in lines], np.int32)
+        images = np.zeros((len(lines), lines[0].pixels.shape[0], widths.max()), np.float32)
+        for image, line, width in zip(images, lines, widths, strict=True):
+            image[:, :width] = line.pixels
+        return cls(lines, images, widths)
+
 
 def batches(
-    lines: Sequence[PreparedLine], *, most_lines: int = 16, most_pixels: int = 9_000
-) -> Iterator[LineBatch]:
-    """Group lines by width, so that little is padding.
+    widths: Sequence[int], *, most_lines: int = 16, most_pixels: int = 6_000
+) -> Iterator[list[int]]:
+    """Group lines by their prepared width, so that little is padding: places in ``widths``.
 
     A batch has at most ``most_lines`` lines and, unless it is a single line, ``most_pixels`` pixels
-    along the text, its padding included.
+    along the text, its padding included. Networks need about 10 KB for each of these pixels.
     """
-    order = sorted(range(len(lines)), key=lambda i: (lines[i].pixels.shape[1], i))
     group: list[int] = []
-    for index in order:
-        width = lines[index].pixels.shape[1]
-        if group and (len(group) == most_lines or (len(group) + 1) * width > most_pixels):
-            yield _batch(lines, group)
+    for index in sorted(range(len(widths)), key=lambda i: (widths[i], i)):
+        full = len(group) == most_lines or (len(group) + 1) * widths[index] > most_pixels
+        if group and full:
+            yield group
             group = []
         group.append(index)
     if group:
-        yield _batch(lines, group)
-
-
-def _batch(lines: Sequence[PreparedLine], order: list[int]) -> LineBatch:
-    chosen = [lines[index] for index in order]
-    widths = np.array([line.pixels.shape[1] for line in chosen], np.int32)
-    images = np.zeros((len(chosen), chosen[0].pixels.shape[0], widths.max()), np.float32)
-    for image, line, width in zip(images, chosen, widths, strict=True):
-        image[:, :width] = line.pixels
-    return LineBatch(order, chosen, images, widths)
+        yield group
 
 
 def black_and_white(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

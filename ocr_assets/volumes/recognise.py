@@ -97,21 +97,23 @@ def recognise_lines(
                 f"line {index} is {image.dtype} of shape {image.shape}; give uint8 images "
                 "[height, width] with at least one pixel"
             )
-    prepared = [model.preparation(image) for image in images]
     lines: list[RecognisedLine | None] = [None] * len(images)
 
-    def read(batch: LineBatch) -> None:
+    def read(chosen: list[int]) -> None:
+        # Prepared when it is their turn: a frame of BDRC's networks takes a megabyte.
+        batch = LineBatch.of([model.preparation(images[index]) for index in chosen])
         log_probabilities = network(batch.images, batch.widths)
-        for index, line, scores in zip(batch.order, batch.lines, log_probabilities, strict=True):
+        for index, line, scores in zip(chosen, batch.lines, log_probabilities, strict=True):
             lines[index] = _read_line(line, scores, batch.images.shape[2], model, encoding, decoder)
 
+    # The widest first, so that no thread is left with them at the end.
+    groups = list(batches([model.preparation.prepared_width(image) for image in images]))[::-1]
     if network.streams == 1:
-        for batch in batches(prepared):
-            read(batch)
+        for group in groups:
+            read(group)
     else:
         with ThreadPoolExecutor(network.streams) as pool:
-            # The widest first, so that no thread is left with them at the end.
-            list(pool.map(read, reversed(list(batches(prepared)))))
+            list(pool.map(read, groups))
     return [line for line in lines if line is not None]
 
 

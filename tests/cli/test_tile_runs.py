@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from sample_worlds import Outcome
 
 from ocr_assets.sample.imagery import DEFAULT_TILES
 from ocr_assets.tiles.grid import Tile, TileGrid
+from resources.storage import Storage
 
 ONE, OTHER = DEFAULT_TILES
 FAR = "1035X727Y"
@@ -32,10 +34,10 @@ class Work:
     imagery: Path
     ocr: Callable[..., Outcome]
 
-    def __call__(self, *arguments: str) -> Outcome:
+    def __call__(self, *arguments: str, **variables: str) -> Outcome:
         sources = ("ELEVATION", "SENTINEL1", "SENTINEL2")
         places = {f"OCR_{source}_SOURCE": str(self.imagery) for source in sources}
-        return self.ocr("tiles", *arguments, OCR_TILES_PER_RUN="1", **places)
+        return self.ocr("tiles", *arguments, OCR_TILES_PER_RUN="1", **places, **variables)
 
     def request(self, *tiles: str) -> str:
         path = self.folder / f"request{len(tiles)}.json"
@@ -170,6 +172,61 @@ def _answers(work: Work) -> None:
         done = work("preview", ONE, "--source", source, *of_year, "-o", str(picture))
         assert done.status == 0, done.err
         assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_buckets_work_like_folders(
+    work: Work, s3_bucket: Storage, finished_tiles: Path, tmp_path: Path
+) -> None:
+    """Every address of every command; tree cover was put there by another maker."""
+    endpoint = str(s3_bucket.s3.endpoint_url)
+    ocr = partial(work, OCR_S3_ENDPOINT_URL=endpoint, OCR_MODELS_ROOT=str(tmp_path / "models"))
+    asked = s3_bucket.uri("in/request.json")
+    s3_bucket.put_file("in/request.json", Path(work.request(ONE)))
+    to = ("--dest", s3_bucket.uri("some/prefix"))
+    make = ("run", asked, *to, "--sources", "elevation", "--mem", "2048", "--yes")
+    made = ocr(*make, "--report-dir", s3_bucket.uri("reports"), "--plot")
+    assert made.status == 0, made.err
+    # Nine seconds at two gigabytes.
+    assert next(line.split() for line in made.out.splitlines() if "elevation" in line)[:4] == [
+        *("elevation", "1", "1", "0.0003")
+    ]
+    tile = Tile.parse(ONE)
+    terrain = f"some/prefix/raw/{tile.x}/{tile.y}/raw/misc/dem_{ONE}.tif"
+    assert {info.key for info in s3_bucket.list("some/prefix")} == {
+        terrain,
+        f"{terrain}.lineage.json",
+    }
+    assert {info.key.partition("_")[0] for info in s3_bucket.list("reports")} == {
+        *("reports/job", "reports/failed", "reports/plots/timeline", "reports/plots/durations")
+    }
+    assert ocr(*make).status == 6
+    before = s3_bucket.head(terrain)
+    again = ocr(*make, "--overwrite", "--dry-run")
+    assert (again.status, s3_bucket.head(terrain)) == (0, before)
+    assert ocr(*make, "--overwrite", "--retries", "1").status == 0
+
+    name = f"2023/tiles/{tile.x}/{tile.y}/{ONE}_FINAL.tif"
+    s3_bucket.put_file(f"some/prefix/{name}", finished_tiles / "root" / "qa" / "tiles" / name)
+    mosaic = s3_bucket.uri("out/cover.vrt")
+    for arguments in (
+        ("mosaic", "--year", "2023", "-o", mosaic),
+        ("mosaic", "--year", "2023", "-o", s3_bucket.uri("out/cover.tif")),
+        ("preview", ONE, "--year", "2023", "-o", s3_bucket.uri("out/cover.png")),
+        ("missing", asked, "--sources", "elevation", "-o", s3_bucket.uri("out/rest.csv")),
+    ):
+        done = ocr(*arguments, *to)
+        assert done.status == 0, done.err
+    assert (
+        f"/vsis3/{s3_bucket.root[5:]}/some/prefix/{name}"
+        in s3_bucket.read_bytes("out/cover.vrt").decode()
+    )
+    assert s3_bucket.read_bytes("out/cover.tif").startswith(b"II")
+    assert s3_bucket.read_bytes("out/cover.png").startswith(b"\x89PNG")
+    assert s3_bucket.read_bytes("out/rest.csv") == b"Year,X,Y,Y_tile,X_tile\n"
+    away = ocr(
+        "mosaic", "--year", "2023", "-o", mosaic, "--dest", str(finished_tiles / "root/qa/tiles")
+    )
+    assert (away.status, "would point to files of this machine" in away.err) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,11 @@ from dagster._core.remote_origin import (
 from sample_worlds import Outcome, World
 from volume_worlds import sample_pages, transcript
 
-from ocr_assets.cli.volume_runs import JOB_TAG, LISTING, READING
+from ocr_assets.cli.volume_runs import JOB_TAG, LISTING, READING, VolumeLauncher
 from ocr_assets.definitions import build_defs
 from ocr_assets.partitions import PARTITION, reading_tags
+from ocr_assets.volume_jobs import cancel, read_job
+from ocr_assets.volume_library import VolumeLibrary
 
 Ocr = Callable[..., Outcome]
 
@@ -79,6 +81,9 @@ def test_the_life_of_a_job(ocr: Ocr, world: World, pages: Path) -> None:
     assert document["tasks"]["terminal_failed"] == 1
     assert document["throughput"]["pages"] == 2
     assert [one["volume"] for one in document["latest_errors"]] == ["W3-I3"]
+    refused = ocr("jobs", "cancel", "--job-key", "J1")
+    assert "job J1 is failed: there is nothing to cancel" in refused.complaint
+    assert status(ocr, "J1")["state"] == "failed"
 
     # The same job again, by number of its type: nothing is added and nothing is done twice.
     twice = ocr("jobs", "create", "--type-id", "1", *create[4:], "--job-key", "J1")
@@ -94,22 +99,40 @@ def test_the_life_of_a_job(ocr: Ocr, world: World, pages: Path) -> None:
     rows = json.loads(ocr("jobs", "metrics", "--job-key", "J1", "--json").out)
     assert [row["pages"] for row in rows] == [1, 1, 1]
     assert all(row["mean_confidence"] > 0.8 for row in rows)
-    refused = ocr("jobs", "cancel", "--job-key", "J1")
-    assert "nothing to cancel" in refused.complaint
+    assert "nothing to cancel" in ocr("jobs", "cancel", "--job-key", "J1").complaint
 
 
-def test_a_canceled_job_stops_and_can_be_taken_up(ocr: Ocr, world: World, pages: Path) -> None:
+def test_a_canceled_job_stops_and_can_be_taken_up(
+    ocr: Ocr, world: World, pages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(world, pages, "W1-I1")
-    ocr("jobs", "create", "--type", "printed-unicode", "--volumes", "W1-I1", "--job-key", "J1")
-    assert "canceled" in ocr("jobs", "cancel", "--job-key", "J1").out
-    assert status(ocr, "J1")["state"] == "canceled"
+    put(world, pages, "W2-I2", "0003")
+    create = ("jobs", "create", "--type", "printed-unicode", "--volumes", "W1-I1,W2-I2")
+    ocr(*create, "--job-key", "J1")
+    storage = VolumeLibrary(world.deployment().settings).storage
+    read_one = VolumeLauncher._read_one
+
+    def canceled_meanwhile(*arguments: Any, **options: Any) -> Any:
+        cancel(storage, read_job(storage, "J1"))
+        return read_one(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VolumeLauncher, "_read_one", canceled_meanwhile)
+        assert ocr("jobs", "run", "--job-key", "J1").status == 0
+    document = status(ocr, "J1")
+    # The volume in work was finished, the other one never begun.
+    assert [task["state"] for task in document["volumes"]] == ["done", "pending"]
+    assert document["state"] == "canceled"
     assert "is canceled" in ocr("jobs", "run", "--job-key", "J1").complaint
+    assert "nothing to cancel" in ocr("jobs", "cancel", "--job-key", "J1").complaint
     # Canceled jobs are shown if they are asked for.
     assert "J1" not in ocr("jobs", "status").out
     assert "J1" in ocr("jobs", "status", "--include-status", "canceled").out
     assert "J1" in ocr("jobs", "status", "--all").out
     assert ocr("jobs", "retry", "--job-key", "J1").status == 0
-    assert status(ocr, "J1")["state"] == "completed"
+    document = status(ocr, "J1")
+    assert document["state"] == "completed"
+    assert [task["attempts"] for task in document["volumes"]] == [1, 1]
 
 
 def test_queued_runs_are_stopped(ocr: Ocr, world: World) -> None:
@@ -190,6 +213,15 @@ def test_pages_that_failed_are_among_the_latest_errors(ocr: Ocr, world: World, p
     assert [one["volume"] for one in latest] == ["W2-I2", "W1-I1", "W1-I1", "W1-I1", "W1-I1"]
     assert latest[1]["error"].startswith("90.tif, decode: 90.tif is no TIFF")
     assert "90.tif, decode" in ocr("jobs", "status", "--job-key", "J1").out
+    # Somebody brought one of the images: pages are tried again if they are asked for.
+    shutil.copy(pages / "0003.tif", world.folder / "scans" / "W1-I1" / "90.tif")
+    assert "nothing to do" in ocr("jobs", "run", "--job-key", "J1").out
+    assert "W2-I2" in ocr("jobs", "retry", "--job-key", "J1", "--pages").err
+    found = status(ocr, "J1")["volumes"]
+    assert [(task["state"], task["failed_pages"]) for task in found] == [
+        ("partial", 5),
+        ("terminal_failed", 1),
+    ]
 
 
 def test_a_key_stands_for_one_job(ocr: Ocr) -> None:
@@ -197,6 +229,17 @@ def test_a_key_stands_for_one_job(ocr: Ocr) -> None:
     assert ocr(*create, "W1-I1").status == 0
     assert "another job 'J1'" in ocr(*create, "W2-I2").complaint
     assert "exists already" in ocr(*create, "W1-I1,W1-I1").out
+    create = ("jobs", "create", "--type", "printed-unicode", "--volumes", "W2-I2", "--job-key")
+    assert "job 2 J2 created" in ocr(*create, "J2").out
+
+    def listed(*options: str) -> list[str]:
+        return [job["key"] for job in json.loads(ocr("jobs", "status", "--json", *options).out)]
+
+    assert listed() == ["J2", "J1"]
+    assert listed("--limit", "1") == ["J2"]
+    assert listed("--exclude-status", "running") == ["J2", "J1"]
+    assert listed("--exclude-status", "created") == []
+    assert listed("--include-status", "failed") == []
 
 
 def test_wrong_requests(ocr: Ocr, world: World) -> None:

@@ -1,4 +1,4 @@
-"""Regions on Dask: a scheduler, two worker processes, and nothing shared but the object store."""
+"""The wings on Dask: a scheduler, two worker processes, and nothing shared but the object store."""
 
 from __future__ import annotations
 
@@ -8,16 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pytest
+import rasterio
 from engines import DaskProcesses, dask_processes
 from sample_worlds import REGION_ASSETS, Outcome, World, execute, materializations
+from stac_server import StacServer
+from tile_worlds import EAST, NOT_IN_THE_GRID, WEST, TileWorld, failure
 from volume_worlds import TYPE, VolumeWorld, sample_pages, transcript
 
-from ocr_assets import region_products, region_writer, volume_reader
+from ocr_assets import (
+    region_products,
+    region_writer,
+    tile_products,
+    tile_sources,
+    volume_reader,
+)
 from ocr_assets.deployment import Deployment
 from ocr_assets.region_writer import RegionWriter
 from ocr_assets.regions import inputs
 from ocr_assets.regions.geographies import LEVELS
+from ocr_assets.tile_library import PRODUCTS, SourceKey, TileLibrary
+from ocr_assets.tiles import assets as tile_assets
+from ocr_assets.tiles.grid import Tile
 from resources import dask_cluster
 from resources.cluster import cluster_for
 from resources.settings import Settings
@@ -212,6 +225,29 @@ def test_the_command_line_chooses_the_platform(
     assert "there is no Dask scheduler at tcp://127.0.0.1:1" in failed.complaint
 
 
+def test_tiles_by_command_on_a_platform(
+    ocr: Callable[..., Outcome],
+    world: World,
+    dask: DaskProcesses,
+    sample_imagery: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 2)
+    monkeypatch.setattr(tile_sources, "make_source", None)
+    request = world.folder / "tiles.csv"
+    request.write_text(f"Year,X_tile,Y_tile\n2023,{WEST[:4]},{WEST[5:9]}\n")
+    run = ("tiles", "run", str(request), "--sources", "elevation", "--yes", "--retries", "0")
+    source = {"OCR_ELEVATION_SOURCE": str(sample_imagery), "OCR_ELEVATION_ACCESS": "anonymous"}
+    lost = ocr(*run, OCR_PLATFORM="dask", OCR_DASK_SCHEDULER="tcp://127.0.0.1:1", **source)
+    assert lost.status == 2
+    assert "there is no Dask scheduler at tcp://127.0.0.1:1" in lost.err
+    again = ("tiles", "retry", *run[2:5], "--platform", "dask")
+    done = ocr(*again, OCR_DASK_SCHEDULER=dask.address, **source)
+    assert done.status == 0, done.err
+    library = TileLibrary(world.deployment().settings)
+    assert library.record(SourceKey("elevation", Tile.parse(WEST), None)) is not None
+
+
 def test_a_volume_is_read_by_a_worker(
     tmp_path: Path, dask: DaskProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,3 +269,62 @@ def test_a_volume_is_read_by_a_worker(
     assert record is not None
     text = volumes.library.read_file(record, "volume.txt").decode()
     assert text.split("\f")[0] == transcript(pages, "0002")
+
+
+@pytest.fixture
+def tiles_on_dask(
+    tmp_path: Path,
+    s3_bucket: Storage,
+    stac_server: StacServer,
+    sample_imagery: Path,
+    dask: DaskProcesses,
+    monkeypatch: pytest.MonkeyPatch,
+) -> TileWorld:
+    """An empty deployment in a bucket, over a service of imagery; only workers may make tiles."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("a tile was made by the run's own process")
+
+    monkeypatch.setattr(tile_sources, "make_source", fail)
+    monkeypatch.setattr(tile_products, "make_tree_cover", fail)
+    changes = {
+        "storage_root": s3_bucket.root,
+        "s3_endpoint_url": s3_bucket.s3.endpoint_url,
+        "models_root": str(tmp_path / "models"),
+        "platform": "dask",
+        "dask_scheduler": dask.address,
+    }
+    return TileWorld(tmp_path, stac_server.serve(sample_imagery), changes)
+
+
+def test_tiles_are_made_by_workers(tiles_on_dask: TileWorld, finished_tiles: Path) -> None:
+    """The same tree cover as in the run's own process; a tile that cannot be made fails alone."""
+    world = tiles_on_dask
+    result = world.run("elevation", WEST, EAST)
+    assert f"1 of 3 tiles failed; {NOT_IN_THE_GRID}: " in failure(result)
+    assert set(world.materialized(result)) == {WEST, EAST}
+    for asset in PRODUCTS[1:]:
+        result = world.run(asset, f"{WEST}|2023")
+        assert result.success, failure(result)
+        made = world.materialized(result)[f"{WEST}|2023"]
+        assert (made["skipped"], made["seconds"] > 0) == (False, True)
+    key = SourceKey("tree_cover", Tile.parse(WEST), 2023)
+    alone = TileWorld(finished_tiles, "unused").library
+    covers = []
+    for library in (world.library, alone):
+        with (
+            library.storage.local_copy(library.keys(key)["cog"]) as path,
+            rasterio.open(path) as file,
+        ):
+            covers.append(file.read(1))
+    assert np.array_equal(*covers)
+
+
+def test_workers_with_other_code_make_no_tiles(
+    tiles_on_dask: TileWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_assets, "made_by_code", lambda source: "other")
+    result = tiles_on_dask.run("elevation", WEST, EAST)
+    assert "3 of 3 tiles failed" in failure(result)
+    assert "a worker has other code, packages or inputs than this run" in failure(result)
+    assert not tiles_on_dask.library.storage.list("raw")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from running_dagster import RunningDagster
 from sample_worlds import REGION_ASSETS, World
+from ui_proxy import HOST, PASSWORD, Proxy, authorization, proxy_before
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 pytestmark = pytest.mark.end_to_end
 
@@ -105,6 +110,55 @@ def test_it_starts_without_a_warning(running_dagster: RunningDagster) -> None:
     new = [line for line in warnings if "No cursor for event type" in line]
     assert [line for line in warnings if line not in new] == []
     assert len(new) == 2
+
+
+def test_the_ui_is_behind_the_password_everywhere(
+    running_dagster: RunningDagster, tmp_path: Path
+) -> None:
+    with proxy_before(running_dagster.url, tmp_path) as proxy:
+        ask_for_everything(proxy)
+    # No process of the UI can be reached past the proxy.
+    family = psutil.Process(running_dagster.process.pid)
+    listening = {
+        connection.laddr.ip
+        for process in (family, *family.children(recursive=True))
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+    # The proxy keeps the password to itself.
+    assert PASSWORD not in (tmp_path / "access.log").read_text()
+
+
+def ask_for_everything(proxy: Proxy) -> None:
+    """Pages, questions and live logs, with the password and without."""
+    question = json.dumps({"query": "{ version }"}).encode()
+    wrong = authorization("battery staple")
+    for path, body in (("/", None), ("/server_info", None), ("/graphql", question)):
+        assert proxy.ask(path, body)[0] == 401
+        assert proxy.ask(path, body, **wrong)[0] == 401
+    right = authorization(PASSWORD)
+    status, page = proxy.ask("/", **right)
+    assert (status, b"<!doctype html>" in page.lower()) == (200, True)
+    status, answer = proxy.ask("/graphql", question, **right)
+    assert status == 200
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", json.loads(answer)["data"]["version"])
+    large = {"Content-Length": str(17 << 20)}
+    assert proxy.ask("/graphql", b"", **right, **large)[0] == 413
+
+    # Live logs are WebSockets, and behind the password too.
+    address = f"ws://{HOST}/graphql"  # the connection is encrypted already
+    with pytest.raises(InvalidStatus) as refused:
+        connect(address, sock=proxy.socket(), subprotocols=["graphql-ws"])
+    assert refused.value.response.status_code == 401
+    with connect(
+        address,
+        sock=proxy.socket(),
+        subprotocols=["graphql-ws"],
+        additional_headers=right,
+    ) as live:
+        live.send(json.dumps({"type": "connection_init", "payload": {}}))
+        assert json.loads(live.recv(timeout=60))["type"] == "connection_ack"
 
 
 def test_the_input_sensor_reports_every_input(

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import shapely
 from building_tables import footprints
 
+from ocr_assets.regions import geographies as module
 from ocr_assets.regions.geographies import (
     STATES,
     GeographyError,
+    GeographyFile,
     Level,
     block_fips,
     block_group_fips,
@@ -20,7 +23,7 @@ from ocr_assets.regions.geographies import (
     tag_buildings,
     tract_fips,
 )
-from ocr_assets.vector import MissingColumnError
+from ocr_assets.vector import Features, MissingColumnError, VectorFileError, read_features
 
 # Two counties side by side, each of two tracts, the southern tract of the first of two blocks.
 OUTLINES: dict[Level, dict[str, shapely.Polygon]] = {
@@ -94,6 +97,47 @@ def test_rows_are_in_order_of_code_and_outlines_repaired(tmp_path: Path) -> None
 def test_wrong_codes_are_named(tmp_path: Path, codes: list[str | None], message: str) -> None:
     with pytest.raises(GeographyError, match=message):
         read_geographies(geography(tmp_path, "county", GEOID=codes), "county")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "gpkg"])
+def test_a_file_is_read_a_state_at_a_time(tmp_path: Path, kind: str) -> None:
+    path = geography(tmp_path, "state")
+    if kind == "gpkg":
+        frame = geopandas.read_parquet(path)
+        path = tmp_path / "states.gpkg"
+        frame.to_file(path)
+    file = GeographyFile(path, "state")
+    whole = file.whole()
+    assert whole.equals(read_geographies(path, "state"))
+    parts = [file.of_state(state) for state in ("01", "08", "56")]
+    assert [part["GEOID"].to_pylist() for part in parts] == [[], ["08"], ["56"]]
+    assert pa.concat_tables(parts).combine_chunks().equals(whole.combine_chunks())
+
+
+def test_only_the_outlines_of_the_state_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = GeographyFile(geography(tmp_path, "state"), "state")
+    read: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> Features:
+        features = read_features(*arguments, **options)
+        read.append(features.table.num_rows)
+        return features
+
+    monkeypatch.setattr(module, "read_features", counted)
+    for state in ("08", "30", "56"):
+        file.of_state(state)
+    assert read == [1, 1]
+
+
+def test_a_wrong_code_of_any_state_is_named(tmp_path: Path) -> None:
+    file = GeographyFile(geography(tmp_path, "county", GEOID=["08001", "99003"]), "county")
+    with pytest.raises(GeographyError, match="first '99003'"):
+        file.of_state("08")
+    gone = GeographyFile(tmp_path / "gone.parquet", "county")
+    with pytest.raises(VectorFileError, match=r"cannot read .*gone\.parquet as GeoParquet"):
+        gone.of_state("08")
 
 
 def test_missing_code_column_is_named(tmp_path: Path) -> None:

@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ocr_assets.geoparquet import GeoParquetError, bbox_array, wkb_array
+from ocr_assets.regions import statistics as module
 from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
 from ocr_assets.regions.fire_risk import FIRE
-from ocr_assets.regions.geographies import CODE_LENGTH, LEVELS, Level, geography_schema
+from ocr_assets.regions.geographies import (
+    CODE_LENGTH,
+    LEVELS,
+    GeographyFile,
+    Level,
+    geography_schema,
+)
 from ocr_assets.regions.risk import SCORE_EDGES, Method
 from ocr_assets.regions.statistics import (
     PERCENTILES,
@@ -131,7 +138,10 @@ def test_published_histogram_counts_upper_edges_and_loses_what_is_above() -> Non
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_statistics_are_those_of_a_plain_grouping(level: Level, tmp_path: Path) -> None:
+def test_statistics_are_those_of_a_plain_grouping(
+    level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PART_ROWS", 64)
     tables = [building_table(random_codes(300, seed), seed) for seed in range(3)]
     table, report = collect(partitioned(tables, tmp_path), level, none(level))
     frame = pa.concat_tables(tables).to_pandas()
@@ -245,7 +255,8 @@ def test_file_is_geoparquet_and_outlines_may_come_from_a_file(tmp_path: Path) ->
     outlines = tmp_path / "counties.parquet"
     write_region(geographies("county", ["08013", "56001"]), outlines)
     path = tmp_path / "statistics.parquet"
-    report = write_statistics(FIRE, path, dataset, "county", ds.dataset(outlines), "published", {})
+    file = GeographyFile(outlines, "county")
+    report = write_statistics(FIRE, path, dataset, "county", file, "published", {})
     assert report.geographies == 2
     frame = geopandas.read_parquet(path)
     assert frame["building_count"].tolist() == [3, 0]

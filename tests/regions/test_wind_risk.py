@@ -198,7 +198,10 @@ def test_a_type_agrees_with_itself(risk: RiskType) -> None:
     assert {one.variable for one in risk.classes} <= names
     assert all(score.count == SCORES for score in risk.scores)
     assert set(risk.scored) <= set(risk.summarised), "what is scored has a mean"
-    assert set(risk.averaged) <= names
+    for one in risk.categories:
+        values = np.float32([v for v in risk.variables[one.variable].values if v >= 0])
+        found = one.classify(values, "corrected").tolist()
+        assert found == list(range(one.count)), "the values of a category are its classes"
     assert set(risk.seamless) <= names
     assert {*risk.kept, *(name for others in risk.kept.values() for name in others)} <= names
     for variable in risk.variables.values():

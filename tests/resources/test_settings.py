@@ -36,6 +36,7 @@ ALL = {
         "volumes_endpoint_url",
         "http://127.0.0.1:8",
     ),
+    "OCR_VOLUMES_OUTPUT_URI": ("s3://bucket/volumes/", "volumes_output_uri", "s3://bucket/volumes"),
     "OCR_MODELS_ROOT": ("/data/models", "models_root", Path("/data/models")),
     "OCR_JOB_TYPES": ("/data/types.toml", "job_types", Path("/data/types.toml")),
     "OCR_PLATFORM": ("dask", "platform", "dask"),
@@ -107,11 +108,11 @@ ALL = {
     "OCR_SAS_SUBSCRIPTION_KEY": ("a0b1", "sas_subscription_key", SecretStr("a0b1")),
     "OCR_TILES_PER_RUN": ("7", "tiles_per_run", 7),
     "OCR_TILES_OUTPUT_URI": ("s3://bucket/tiles/", "tiles_output_uri", "s3://bucket/tiles"),
-    "OCR_TREE_COVER_MODEL": ("/models/a.pb", "tree_cover_model", Path("/models/a.pb")),
+    "OCR_TREE_COVER_MODEL": ("/models/a.pb", "tree_cover_model", "/models/a.pb"),
     "OCR_SUPERRESOLUTION_MODEL": (
-        "/models/b.onnx",
+        "s3://bucket/b.onnx",
         "superresolution_model",
-        Path("/models/b.onnx"),
+        "s3://bucket/b.onnx",
     ),
     "OCR_TREE_COVER_SEED": ("7", "tree_cover_seed", 7),
     "OCR_DEBUG": ("1", "debug", True),
@@ -163,6 +164,7 @@ def test_defaults() -> None:
     assert settings.storage_root == root
     assert settings.output_root == f"{root}/qa/dev"
     assert settings.tiles_uri == f"{root}/qa/tiles"
+    assert settings.volumes_uri == f"{root}/qa/volumes"
     assert settings.icechunk_uri == f"{root}/qa/icechunk/region-risk"
     assert settings.icechunk_branch == "qa"
     assert settings.catalog_uri == f"{root}/input/catalog.json"
@@ -190,6 +192,7 @@ def test_places_follow_from_the_settings(set_variables: Any) -> None:
     settings = load_settings()
     assert settings.output_root == "s3://bucket/some/root/production/v2.0.1"
     assert settings.tiles_uri == "s3://bucket/some/root/production/tiles"
+    assert settings.volumes_uri == "s3://bucket/some/root/production/volumes"
     assert settings.imagery_folder == default_data_folder() / "input" / "imagery"
     assert settings.icechunk_uri == "s3://bucket/some/root/production/icechunk/region-risk"
     assert settings.catalog_uri == "s3://bucket/some/root/input/catalog.json"
@@ -202,6 +205,7 @@ def test_places_a_user_sets_apart(set_variables: Any) -> None:
     settings = load_settings()
     assert settings.output_root == "/data/vector/v1.2.3_r2"
     assert settings.tiles_uri == "s3://bucket/tiles"
+    assert settings.volumes_uri == "s3://bucket/volumes"
     assert settings.imagery_folder == Path("/data/ocr/input/imagery")
     assert settings.icechunk_uri == "s3://bucket/risk"
     assert settings.icechunk_branch == "try-2"

@@ -542,7 +542,7 @@ def test_replaced_scans_are_read_again_and_unchanged_ones_are_not(
 
 def test_volumes_of_a_folder_are_known_by_their_content(tmp_path: Path) -> None:
     requests = Requests(tmp_path, "volumes")
-    folder = Path(requests.settings.volumes_uri, "W1-I1")
+    folder = Path(requests.settings.scans_uri, "W1-I1")
     folder.mkdir(parents=True)
     (folder / "1.tif").write_bytes(b"one")
     requests.put("one.json", reads("W1-I1"))

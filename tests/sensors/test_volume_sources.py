@@ -27,6 +27,7 @@ from ocr_assets.request_jobs import VOLUME_FIRST, request_jobs
 from ocr_assets.volume_sources import VolumeSources
 from ocr_assets.volumes.archive import VolumeId
 from ocr_assets.volumes.assets import volume_wing
+from resources.storage import Storage
 from sensors import volume_sources
 from sensors.volume_sources import volume_source_sensor
 
@@ -103,6 +104,22 @@ def test_the_etag_is_that_of_the_list(world: VolumeWorld, pages: Path) -> None:
     assert sources.etag(volume) == world.library.source(volume).manifest().etag
     list_images(world, "W1-I1")
     assert sources.listed_etag(volume) == sources.etag(volume)
+
+
+def test_the_etag_of_a_folder_in_a_bucket_follows_its_images(
+    tmp_path: Path, pages: Path, s3_bucket: Storage
+) -> None:
+    places = {
+        "volumes_source": s3_bucket.uri("scans"),
+        "s3_endpoint_url": s3_bucket.s3.endpoint_url,
+    }
+    library, volume = VolumeWorld(tmp_path, places).library, VolumeId.parse("W1-I1")
+    s3_bucket.put_file("scans/W1-I1/1.tif", pages / "1.tif")
+    sources = VolumeSources(library)
+    before = sources.etag(volume)
+    assert before == library.source(volume).manifest().etag
+    s3_bucket.put_file("scans/W1-I1/2.tif", pages / "2.tif")
+    assert sources.etag(volume) == library.source(volume).manifest().etag != before
 
 
 def test_volumes_that_vanished_are_told_and_hold_up_nobody(world: VolumeWorld, pages: Path) -> None:

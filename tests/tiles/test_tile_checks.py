@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +16,9 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from tile_worlds import WEST, TileWorld, copy_of, keys_of
+from tile_worlds import EAST, WEST, TileWorld, copy_of, keys_of
 
+from ocr_assets.tile_answers import make_mosaic, mosaic_key
 from ocr_assets.tile_library import PRODUCTS, SourceKey
 from ocr_assets.tiles import ard
 from ocr_assets.tiles.checks import tile_checks
@@ -26,7 +28,10 @@ from ocr_assets.tiles.product import pixel_box, write_tree_cover_cog
 TILE = Tile.parse(WEST)
 KEYS = {key.source: key for key in keys_of(WEST)}
 ALL = [
-    (str(key.asset_key.path[-1]), key.name) for check in tile_checks() for key in check.check_keys
+    (str(key.asset_key.path[-1]), key.name)
+    for check in tile_checks()
+    for key in check.check_keys
+    if key.asset_key.path[-1] in PRODUCTS
 ]
 
 
@@ -274,6 +279,32 @@ def test_every_check_has_failed_once() -> None:
     failed = {(asset, name) for asset, name, *_ in DOCTORED}
     assert set(ALL) - failed == {("sentinel2", "images_in_all_quarters")}
     assert {asset for asset, _ in ALL} == set(PRODUCTS)
+
+
+def test_a_mosaic_shows_its_tiles(world: TileWorld) -> None:
+    def wrong() -> dict[str, str] | None:
+        return world.check("tree_cover_mosaic", "shows_its_tiles", "2023")
+
+    assert wrong() == {"2023": "nothing is stored, or not all of it"}
+    made = make_mosaic(world.library, 2023)
+    assert wrong() is None
+    storage = world.library.storage
+    path = storage.local_path(made.record.files["mosaic"]["key"])
+    with rasterio.open(path) as file:
+        cover, profile = file.read(1), file.profile
+    path.unlink()
+    cover[:, 618:] = np.roll(cover[:, 618:], 1, axis=0)
+    doctored = world.folder / "mosaic.tif"
+    with rasterio.open(doctored, "w", **profile) as file:
+        file.write(cover, 1)
+    names = {"mosaic": made.record.files["mosaic"]["key"]}
+    key = f"{mosaic_key(2023)}.lineage.json"
+    world.library.keep(key, names, {"mosaic": doctored}, made.record.lineage, made.record.report)
+    found = wrong()
+    assert found is not None
+    assert re.fullmatch(f"[0-9]+% of the pixels of {EAST} are others in it", found["2023"])
+    storage.delete(world.library.keys(SourceKey("tree_cover", TILE, 2023))["cog"])
+    assert wrong() == {"2023": "it is made of other tiles than there are now; materialize it again"}
 
 
 def test_a_check_by_itself_looks_at_all_tiles(world: TileWorld) -> None:

@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import shapely
 from rasterio.enums import ColorInterp
+from scene_folders import optical_folder
 from stac_server import StacServer
 from tile_worlds import (
     EAST,
@@ -25,6 +26,7 @@ from tile_worlds import (
     make_all,
 )
 
+from ocr_assets.request_jobs import TILE_FIRST, TILE_WANTED
 from ocr_assets.sample import imagery as sample
 from ocr_assets.sample.imagery import _World as SampleWorld
 from ocr_assets.tile_answers import (
@@ -34,6 +36,7 @@ from ocr_assets.tile_answers import (
     published_tiles,
     zonal_answer,
 )
+from ocr_assets.tile_history import tile_tasks
 from ocr_assets.tile_library import PRODUCTS, SourceKey, TileLibrary
 from ocr_assets.tile_products import make_tree_cover, product_state, tree_cover_lineage
 from ocr_assets.tile_sources import make_source
@@ -221,6 +224,40 @@ def test_what_changes_makes_what_depends_on_it_and_no_more(world: TileWorld) -> 
     assert {tile: cog(world.library, tile).read_bytes() for tile in before} == before
 
 
+def test_the_jobs_of_requests(world: TileWorld) -> None:
+    """A request is terrain, then everything of the year, with its checks."""
+    library = world.library
+    library.storage.delete(library.record_key(TREE_COVER[WEST]))
+    terrain = world.run_job(TILE_FIRST, WEST)
+    assert terrain.keys() == {"elevation"}
+    made = world.run_job(TILE_WANTED, PARTITION)
+    skipped = {asset: metadata["skipped"] for asset, metadata in made.items()}
+    assert skipped == {"sentinel1": True, "sentinel2": True, "tree_cover": False}
+    assert product_state(library, TREE_COVER[WEST]) == "done"
+
+
+def test_a_year_of_clouds_is_flagged_to_the_end(world: TileWorld) -> None:
+    """The three cleanest dates are kept; images, tree cover and status say what they are."""
+    scenes = optical_folder(world.folder / "cloudy")
+    grid = world.library.place(Tile.parse(WEST)).geobox
+    for month in (2, 5, 8, 11):
+        scenes.optical(f"S2A_{month}", f"2023-{month:02d}-10T10:05:00Z", 6000, 9, grid)
+    world.changes = {"sentinel2_source": str(scenes.save())}
+    result = world.run("sentinel2", PARTITION)
+    assert result.success, failure(result)
+    images = world.materialized(result)[PARTITION]
+    assert (images["partial"], len(images["dates"])) == (True, 3)
+    assert {row["cloud"] for row in images["dates"]} == {1.0}
+    result = world.run("tree_cover", PARTITION)
+    assert result.success, failure(result)
+    cover = world.materialized(result)[PARTITION]
+    assert cover["partial"] is True
+    assert "all images of the year were too cloudy" in " ".join(cover["flags"])
+    wanted = [(2023, Tile.parse(WEST))]
+    states = tile_tasks(world.instance, world.library, wanted, ["sentinel2", "tree_cover"])
+    assert [task.status for task in states] == ["partial", "partial"]
+
+
 def test_a_source_that_is_not_there(world: TileWorld) -> None:
     library = world.library
     library.storage.delete(library.record_key(keys_of(WEST)[2]))
@@ -246,13 +283,19 @@ def test_settings_that_do_not(finished: TileWorld) -> None:
     assert [product_state(world.library, key) for key in keys_of(WEST)] == ["done"] * 4
 
 
-def test_a_network_of_the_user_is_named(finished: TileWorld, tmp_path: Path) -> None:
+def user_network(folder: Path) -> Path:
+    """A file of a network, like one that a user has."""
     from openvino import save_model
 
     from ocr_assets.tiles.baseline import greenness_model
 
-    path = tmp_path / "mine.xml"
+    path = folder / "mine.xml"
     save_model(greenness_model(), path, compress_to_fp16=False)
+    return path
+
+
+def test_a_network_of_the_user_is_named(finished: TileWorld, tmp_path: Path) -> None:
+    path = user_network(tmp_path)
     world = TileWorld(finished.folder, finished.imagery, {"tree_cover_model": str(path)})
     lineage = tree_cover_lineage(world.library, TREE_COVER[WEST])
     assert lineage["configuration"]["model"]["name"] == "mine.xml"
@@ -394,23 +437,28 @@ def test_tiles_of_another_maker_count(world: TileWorld) -> None:
 def test_the_whole_wing_on_an_object_store(
     s3_bucket: Storage, sample_imagery: Path, tmp_path: Path
 ) -> None:
+    network = user_network(tmp_path)
+    for suffix in (".xml", ".bin"):
+        s3_bucket.put_file(f"networks/mine{suffix}", network.with_suffix(suffix))
     changes = {
         "storage_root": f"{s3_bucket.root}/some/prefix",
         "s3_endpoint_url": s3_bucket.s3.endpoint_url,
         "models_root": str(tmp_path / "models"),
+        "tree_cover_model": s3_bucket.uri("networks/mine.xml"),
     }
     world = TileWorld(tmp_path, str(sample_imagery), changes)
     make_all(world.library, WEST)
     result = world.run("tree_cover", PARTITION)
     assert result.success, failure(result)
     found = world.materialized(result)[PARTITION]
-    assert found["skipped"] is True
+    assert (found["skipped"], found["model"]) == (True, "mine.xml")
     assert found["path"] == (
         f"{s3_bucket.root}/some/prefix/qa/tiles/2023/tiles/1947/1775/{WEST}_FINAL.tif"
     )
     assert world.check("sentinel2", "dates_belong_to_images", PARTITION) is None
     mosaic = world.materialized(world.run("tree_cover_mosaic", "2023"))["2023"]
     assert mosaic["tiles"] == 1
+    assert world.check("tree_cover_mosaic", "shows_its_tiles", "2023") is None
     s3_bucket.put_file("in/sites.geojson", polygons(tmp_path))
     answer = zonal_answer(world.library, ZonalRequest(f"{s3_bucket.root}/in/sites.geojson", 2023))
     assert answer.record.report["missing tiles"] == [EAST, "1949X1775Y"]

@@ -38,6 +38,8 @@ def test_types_from_a_file_follow_the_built_in_ones(tmp_path: Path, suffix: str)
     [
         ({"Bad Name": {"model": "x"}}, "a name has up to 63"),
         ({"printed-unicode": {"model": "x"}}, "is built in"),
+        ({"jobs": {"model": "x"}}, "something else has its folder"),
+        ({"volume_lines": {"model": "x"}}, "something else has its folder"),
         ({"a": {}}, "no field 'model'"),
         ({"a": {"model": ""}}, "names no model"),
         ({"a": {"model": 3}}, "'model': 3 is not text"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ocr_assets.volumes.line_images import (
     ContrastStretch,
+    LineBatch,
     PreparedLine,
     ThresholdedFrame,
     batches,
@@ -47,7 +48,7 @@ def test_any_size_of_line_is_taken(rows: int, columns: int) -> None:
     image = np.full((rows, columns), 200, np.uint8)
     for preparation in (ContrastStretch(48, clipped=True), ThresholdedFrame(80, 640)):
         line = preparation(image)
-        assert line.pixels.shape[0] == preparation.height
+        assert line.pixels.shape == (preparation.height, preparation.prepared_width(image))
         assert line.pixels.dtype == np.float32
         assert 0 <= line.start < line.stop <= line.pixels.shape[1]
         assert line.scale > 0
@@ -85,12 +86,13 @@ def test_batches_hold_every_line_once_and_little_padding(widths: list[int]) -> N
         for i, width in enumerate(widths)
     ]
     seen = []
-    for batch in batches(lines, most_lines=8, most_pixels=6000):
-        seen += batch.order
-        assert len(batch.order) <= 8
+    for order in batches(widths, most_lines=8, most_pixels=6000):
+        seen += order
+        assert len(order) <= 8
+        batch = LineBatch.of([lines[index] for index in order])
         assert batch.images.shape[2] == batch.widths.max()
-        assert len(batch.order) == 1 or batch.images.shape[0] * batch.images.shape[2] <= 6000
-        for index, image, width in zip(batch.order, batch.images, batch.widths, strict=True):
+        assert len(order) == 1 or batch.images.shape[0] * batch.images.shape[2] <= 6000
+        for index, image, width in zip(order, batch.images, batch.widths, strict=True):
             assert width == widths[index]
             assert (image[:, :width] == index + 1).all()
             assert not image[:, width:].any()

@@ -32,6 +32,79 @@ XLINK = """<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"
   <xs:attributeGroup name="simpleLink"/>
 </xs:schema>"""
 
+# hOCR has a specification and no schema: this is what its version 1.2 says of the elements, classes
+# and properties of a page, as XHTML.
+HOCR_SCHEMA = r"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"
+  xmlns="http://www.w3.org/1999/xhtml" targetNamespace="http://www.w3.org/1999/xhtml"
+  elementFormDefault="qualified">
+  <xs:import namespace="http://www.w3.org/XML/1998/namespace"/>
+  <xs:simpleType name="page"><xs:restriction base="xs:string">
+    <xs:pattern value='image "[^"]*"; bbox 0 0 [0-9]+ [0-9]+; ppageno [0-9]+'/>
+  </xs:restriction></xs:simpleType>
+  <xs:simpleType name="box"><xs:restriction base="xs:string">
+    <xs:pattern value="bbox [0-9]+ [0-9]+ [0-9]+ [0-9]+"/>
+  </xs:restriction></xs:simpleType>
+  <xs:simpleType name="line"><xs:restriction base="xs:string">
+    <xs:pattern
+      value="bbox [0-9]+ [0-9]+ [0-9]+ [0-9]+(; baseline -?[0-9]+\.[0-9]+ -?[0-9]+\.[0-9]+)?"/>
+  </xs:restriction></xs:simpleType>
+  <xs:simpleType name="word"><xs:restriction base="xs:string">
+    <xs:pattern value="bbox [0-9]+ [0-9]+ [0-9]+ [0-9]+; x_wconf ([0-9]|[1-9][0-9]|100)"/>
+  </xs:restriction></xs:simpleType>
+  <xs:simpleType name="lineClass"><xs:restriction base="xs:string">
+    <xs:enumeration value="ocr_line"/><xs:enumeration value="ocr_header"/>
+    <xs:enumeration value="ocr_pageno"/><xs:enumeration value="ocr_textfloat"/>
+  </xs:restriction></xs:simpleType>
+  <xs:complexType name="Word"><xs:simpleContent><xs:extension base="xs:string">
+    <xs:attribute name="class" fixed="ocrx_word" use="required"/>
+    <xs:attribute name="id" type="xs:ID" use="required"/>
+    <xs:attribute name="title" type="word" use="required"/>
+  </xs:extension></xs:simpleContent></xs:complexType>
+  <xs:complexType name="Line" mixed="true">
+    <xs:sequence>
+      <xs:element name="span" type="Word" minOccurs="0" maxOccurs="unbounded"/>
+    </xs:sequence>
+    <xs:attribute name="class" type="lineClass" use="required"/>
+    <xs:attribute name="id" type="xs:ID" use="required"/>
+    <xs:attribute name="title" type="line" use="required"/>
+  </xs:complexType>
+  <xs:complexType name="Paragraph" mixed="true">
+    <xs:sequence><xs:element name="span" type="Line" maxOccurs="unbounded"/></xs:sequence>
+    <xs:attribute name="class" fixed="ocr_par" use="required"/>
+    <xs:attribute name="id" type="xs:ID" use="required"/>
+    <xs:attribute name="title" type="box" use="required"/>
+  </xs:complexType>
+  <xs:complexType name="Area">
+    <xs:sequence><xs:element name="p" type="Paragraph"/></xs:sequence>
+    <xs:attribute name="class" fixed="ocr_carea" use="required"/>
+    <xs:attribute name="id" type="xs:ID" use="required"/>
+    <xs:attribute name="title" type="box" use="required"/>
+  </xs:complexType>
+  <xs:complexType name="Page">
+    <xs:sequence>
+      <xs:element name="div" type="Area" minOccurs="0" maxOccurs="unbounded"/>
+    </xs:sequence>
+    <xs:attribute name="class" fixed="ocr_page" use="required"/>
+    <xs:attribute name="id" type="xs:ID" use="required"/>
+    <xs:attribute name="title" type="page" use="required"/>
+  </xs:complexType>
+  <xs:complexType name="Meta">
+    <xs:attribute name="charset"/><xs:attribute name="name"/><xs:attribute name="content"/>
+  </xs:complexType>
+  <xs:element name="html"><xs:complexType><xs:sequence>
+    <xs:element name="head"><xs:complexType><xs:sequence>
+      <xs:element name="title" type="xs:string"/>
+      <xs:element name="meta" type="Meta" maxOccurs="unbounded"/>
+    </xs:sequence></xs:complexType></xs:element>
+    <xs:element name="body"><xs:complexType><xs:sequence>
+      <xs:element name="div" type="Page"/>
+    </xs:sequence></xs:complexType></xs:element>
+  </xs:sequence>
+    <xs:attribute name="lang" type="xs:language" use="required"/>
+    <xs:anyAttribute namespace="http://www.w3.org/XML/1998/namespace" processContents="lax"/>
+  </xs:complexType></xs:element>
+</xs:schema>"""
+
 thorough = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -54,6 +127,12 @@ def alto_schema(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return etree.XMLSchema(etree.parse(folder / "alto.xsd"))
 
 
+@pytest.fixture(scope="module")
+def hocr_schema() -> Any:
+    etree = pytest.importorskip("lxml.etree")
+    return etree.XMLSchema(etree.fromstring(HOCR_SCHEMA))
+
+
 def assert_valid(schema: Any, document: bytes) -> None:
     etree = pytest.importorskip("lxml.etree")
     schema.assertValid(etree.fromstring(document))
@@ -71,20 +150,34 @@ def test_alto_is_valid_for_any_page(alto_schema: Any, page: PageResult) -> None:
     assert_valid(alto_schema, alto(page, WRITING, 3))
 
 
-def test_a_usual_page_and_a_blank_one_are_valid(page_schema: Any, alto_schema: Any) -> None:
+@thorough
+@given(page=odd_pages())
+def test_hocr_is_valid_for_any_page(hocr_schema: Any, page: PageResult) -> None:
+    assert_valid(hocr_schema, hocr(page, WRITING, 3))
+
+
+def test_a_usual_page_and_a_blank_one_are_valid(
+    page_schema: Any, alto_schema: Any, hocr_schema: Any
+) -> None:
     page = synthetic_page(1)
     for candidate in (page, replace(page, lines=())):
         for writing in (WRITING, Writing("wylie", "bo", "", {}), Writing("unicode", "xx", "1", {})):
             assert_valid(page_schema, page_xml(candidate, writing))
             assert_valid(alto_schema, alto(candidate, writing, 1))
+            assert_valid(hocr_schema, hocr(candidate, writing, 1))
 
 
-def test_a_schema_violation_would_be_seen(page_schema: Any, alto_schema: Any) -> None:
+def test_a_schema_violation_would_be_seen(
+    page_schema: Any, alto_schema: Any, hocr_schema: Any
+) -> None:
     etree = pytest.importorskip("lxml.etree")
     document = page_xml(synthetic_page(1), WRITING).replace(b'conf="0.', b'conf="7.')
     assert not page_schema.validate(etree.fromstring(document))
     document = alto(synthetic_page(1), WRITING, 1).replace(b'WC="0.', b'WC="7.')
     assert not alto_schema.validate(etree.fromstring(document))
+    document = hocr(synthetic_page(1), WRITING, 1)
+    for good, bad in ((b"x_wconf ", b"x_wconf 1"), (b"ocr_carea", b"ocr_area")):
+        assert not hocr_schema.validate(etree.fromstring(document.replace(good, bad)))
 
 
 def _line_texts(page: PageResult) -> list[str]:

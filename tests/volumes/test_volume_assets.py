@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from recognition_models import easter_bytes, easter_config, write_model_folder
 from volume_worlds import TYPE, VolumeWorld, bilevel, put_into_archive, sample_pages, transcript
 
+from ocr_assets.deployment import Deployment, release_record
+from ocr_assets.releases import Releases, prune
 from ocr_assets.volumes.documents import FORMATS
 from ocr_assets.volumes.results import FailedPage
 
@@ -84,7 +87,33 @@ def test_reading_again_does_nothing(world: VolumeWorld, pages: Path) -> None:
 
 
 def files(world: VolumeWorld) -> list[Path]:
-    return [path for path in (world.folder / "root" / "qa").rglob("*") if path.is_file()]
+    return [path for path in Path(world.settings.volumes_uri).rglob("*") if path.is_file()]
+
+
+def test_volumes_are_no_part_of_a_version(world: VolumeWorld, pages: Path) -> None:
+    """Publishing freezes the prefix of a version, pruning and wiping delete it: volumes go on."""
+    world.volume("W1-I1", pages, "0002")
+    world.read("W1-I1")
+    before = {path: path.read_bytes() for path in files(world)}
+    assert Path(world.settings.volumes_uri) == world.folder / "root" / "qa" / "volumes"
+    world.variables["version"] = "1.0.0"
+    deployment = Deployment(world.settings)
+    deployment.root.write_bytes("statistics/nation.parquet", b"of the regions")
+    releases = Releases.of(world.settings).root
+    releases.write_bytes(release_record("v1.0.0"), b"{}")
+    assert deployment.is_published
+    # What is read already stays as it is, another volume is read, and the table of quality written.
+    assert world.read("W1-I1").metadata("volume_text")["skipped"]
+    assert {path: path.read_bytes() for path in files(world)} == before
+    world.volume("W2-I2", pages, "0003")
+    reading = world.read("W2-I2")
+    assert reading.success, reading.error
+    assert [row["volume"] for row in world.quality()] == ["W1-I1", "W2-I2"]
+    kept = {path: path.read_bytes() for path in files(world)}
+    assert prune(deployment, ["v1.0.0"]).objects == 1
+    world.variables["version"] = None
+    Deployment(world.settings).wipe()
+    assert {path: path.read_bytes() for path in files(world)} == kept
 
 
 def test_a_changed_folio_is_read_alone(world: VolumeWorld, pages: Path) -> None:
@@ -103,7 +132,7 @@ def test_a_changed_folio_is_read_alone(world: VolumeWorld, pages: Path) -> None:
     other.volume("W1-I1", folder)
     other.read("W1-I1")
     tables = [
-        pq.read_table(next((one.folder / "root/qa/dev" / TYPE).rglob(f"{name}-*.parquet")))
+        pq.read_table(next((one.folder / "root/qa/volumes" / TYPE).rglob(f"{name}-*.parquet")))
         for one in (other,)
         for name in ("lines",)
     ]
@@ -114,7 +143,8 @@ def test_a_changed_folio_is_read_alone(world: VolumeWorld, pages: Path) -> None:
 
 
 def test_job_types_share_the_lines(world: VolumeWorld, pages: Path) -> None:
-    world.volume("W1-I1", pages, "0002")
+    with zipfile.ZipFile(world.sources / "W1-I1.zip", "w") as scans:
+        scans.write(pages / "0002.tif", "W1-I1/0002.tif")
     world.read("W1-I1")
     reading = world.read("W1-I1", "printed-wylie")
     assert reading.success, reading.error
@@ -257,9 +287,11 @@ def own_job_type(world: VolumeWorld, network: bytes, charset: str) -> None:
 
 def test_a_model_folder_drops_in(world: VolumeWorld, pages: Path) -> None:
     own_job_type(world, easter_bytes(48, 800, 4), "ཀཁག་")
-    world.volume("W1-I1", pages, "0002")
+    with Image.open(pages / "0002.tif") as page:
+        page.save(world.sources / "W1-I1.pdf", resolution=300)
     reading = world.read("W1-I1", "bands")
     assert reading.success, reading.error
+    assert reading.metadata("volume_lines")["lines"] >= 3
     assert reading.metadata("volume_text")["lineage"]["configuration"]["architecture"] == "Easter2"
 
 

@@ -65,7 +65,7 @@ def test_an_archive_and_artefacts_in_a_bucket(
     assert text_of(world) == transcript(pages, "0002") + "\f\f"
     version = reading.metadata("volume_text")["version"]
     assert version == hashlib.md5(manifest).hexdigest()[:6]
-    keys = [info.key for info in s3_bucket.list(f"data/qa/dev/{TYPE}/{VOLUME}-{version}")]
+    keys = [info.key for info in s3_bucket.list(f"data/qa/volumes/{TYPE}/{VOLUME}-{version}")]
     assert any(key.endswith("/success.json") for key in keys)
     errors = world.library.read_file(world.library.records(TYPE)[0], "errors.jsonl").decode()
     assert json.loads(errors)["image"] == "gone.tif"
@@ -112,7 +112,7 @@ def test_the_archive_may_be_public_while_artefacts_are_not(
     assert text_of(world) == transcript(pages, "0002") + "\f"
     assert set(recorder.signed) == {not anonymous}
     # What is written goes to the storage root itself, with credentials.
-    assert s3_bucket.exists(f"data/qa/dev/{TYPE}/volumes/{VOLUME}.json")
+    assert s3_bucket.exists(f"data/qa/volumes/{TYPE}/volumes/{VOLUME}.json")
 
 
 def test_a_plain_folder_in_a_bucket(world: VolumeWorld, s3_bucket: Storage, pages: Path) -> None:
