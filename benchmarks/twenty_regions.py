@@ -8,11 +8,12 @@ calls, also what the page cache answered; a file that is mapped counts nothing),
 it added to the store. Two runs of different size give slopes, and from these what 405 regions
 with 156 million buildings take:
 
-    python benchmarks/twenty_regions.py FOLDER --regions 4 --json four.json
-    python benchmarks/twenty_regions.py FOLDER --json twenty.json --than four.json
+    python benchmarks/twenty_regions.py FOLDER --regions 2 --json two.json
+    python benchmarks/twenty_regions.py FOLDER --json twenty.json --than two.json
 
-FOLDER needs 30 GB for twenty regions; what is made in it is deleted at the end, unless ``--keep``
-is given. A stage that is done already, of a run that was kept, is run again.
+FOLDER needs 50 GB for twenty regions; what is made in it is deleted at the end, unless ``--keep``
+is given. ``--only`` runs single stages on what was kept; a file of ``--json`` keeps the figures of
+the others.
 """
 
 from __future__ import annotations
@@ -414,7 +415,27 @@ def report(spent: Mapping[str, Spent]) -> None:
               + "".join(f"{value / 1e9:9.2f}" for value in gigabytes))  # fmt: skip
 
 
-def extrapolate(size: Mapping[str, int], spent: Mapping[str, Spent], than: Path) -> None:
+def figures_of(file: Path | None, size: Mapping[str, int]) -> dict[str, Spent]:
+    """What is kept in a file of a run of the same size, stage by stage."""
+    if file is None or not file.exists():
+        return {}
+    document = json.loads(file.read_text())
+    if document["size"] != size:
+        return {}
+    return {name: Spent(**one) for name, one in document["spent"].items()}
+
+
+@dataclass(frozen=True)
+class Prices:
+    """In dollars; assumptions, to be given as options."""
+
+    core_hour: float
+    gb_month: float
+
+
+def extrapolate(
+    size: Mapping[str, int], spent: Mapping[str, Spent], than: Path, prices: Prices
+) -> None:
     """Print what the whole takes, by the straight line through this run and a smaller one."""
     document = json.loads(than.read_text())
     smaller = {name: Spent(**one) for name, one in document["spent"].items()}
@@ -422,13 +443,20 @@ def extrapolate(size: Mapping[str, int], spent: Mapping[str, Spent], than: Path)
           f"{document['size']} and {dict(size)}")  # fmt: skip
     whole = {}
     for stage in STAGES:
-        step = size[stage.per] - document["size"][stage.per]
-        beyond = (WHOLE[stage.per] - size[stage.per]) / step
-        one, other = asdict(spent[stage.name]), asdict(smaller[stage.name])
-        whole[stage.name] = Spent(
-            **{key: one[key] + max(one[key] - other[key], 0) * beyond for key in one}
-        )
+        if stage.name in spent and stage.name in smaller:
+            beyond = (WHOLE[stage.per] - size[stage.per]) / (
+                size[stage.per] - document["size"][stage.per]
+            )
+            one, other = asdict(spent[stage.name]), asdict(smaller[stage.name])
+            whole[stage.name] = Spent(
+                **{key: one[key] + max(one[key] - other[key], 0) * beyond for key in one}
+            )
     report(whole)
+    hours = sum(one.cpu for one in whole.values()) / 3600
+    stored = sum(one.stored for one in whole.values()) / 1e9
+    print(f"{hours:.1f} core hours at ${prices.core_hour:g}: ${hours * prices.core_hour:.2f}; "
+          f"{stored:.0f} GB at ${prices.gb_month:g} a month: "
+          f"${stored * prices.gb_month:.2f} a month")  # fmt: skip
 
 
 def main() -> None:
@@ -440,6 +468,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="run these stages only")
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     parser.add_argument("--than", type=Path, help="figures of a smaller run, to extrapolate")
+    parser.add_argument("--core-hour", type=float, default=0.045, help="dollars")
+    parser.add_argument("--gb-month", type=float, default=0.023, help="dollars")
     parser.add_argument("--keep", action="store_true", help="keep what was made")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -454,7 +484,7 @@ def main() -> None:
         start = time.perf_counter()
         alone(make_inputs, folder, *size.values())
         print(f"inputs made in {time.perf_counter() - start:.0f} s, not counted", flush=True)
-    spent: dict[str, Spent] = {}
+    spent = figures_of(options.json, size)
     for name in options.only or stages:
         spent[name] = measured(folder, stages[name])
         print(f"{name}: {spent[name]}", flush=True)
@@ -464,7 +494,8 @@ def main() -> None:
         figures = {name: asdict(one) for name, one in spent.items()}
         options.json.write_text(json.dumps({"size": size, "spent": figures}, indent=1))
     if options.than:
-        extrapolate(size, spent, options.than)
+        prices = Prices(options.core_hour, options.gb_month)
+        extrapolate(size, spent, options.than, prices)
     if not options.keep:
         shutil.rmtree(folder)
 

@@ -9,7 +9,7 @@ that it needs less CPU on one. CPU-seconds are those of the processes, in user a
 pages per second are wall time.
 
 With --memory-pages the pages are repeated up to that number and the highest resident memory of the
-process is printed too.
+process is printed too, in megabytes of 1,000,000 bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Spent:
 
     cpu: float
     wall: float
-    peak_mib: float
+    peak_mb: float
 
 
 def run(command: list[str], variables: dict[str, str]) -> Spent:
@@ -65,7 +65,7 @@ def run(command: list[str], variables: dict[str, str]) -> Spent:
             tail = said.read().decode(errors="replace")[-2000:]
             sys.exit(f"{' '.join(command)} ended with {process.returncode}:\n{tail}")
     cpu = usage.ru_utime + usage.ru_stime
-    return Spent(cpu, time.perf_counter() - started, usage.ru_maxrss / 1024)
+    return Spent(cpu, time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e6)
 
 
 def read_ours(images: list[Path], folder: Path, count: int) -> Spent:
@@ -94,7 +94,7 @@ def read_by_tesseract(images: list[Path], options: list[str], variables: dict[st
     return Spent(
         sum(one.cpu for one in all_spent),
         sum(one.wall for one in all_spent),
-        max(one.peak_mib for one in all_spent),
+        max(one.peak_mb for one in all_spent),
     )
 
 
@@ -128,7 +128,7 @@ def main() -> None:
         if arguments.memory_pages:
             spent = read_ours(images, folder, arguments.memory_pages)
             print(
-                f"{arguments.memory_pages} pages: {spent.peak_mib:.0f} MiB of memory at most, "
+                f"{arguments.memory_pages} pages: {spent.peak_mb:.0f} MB of memory at most, "
                 f"{spent.cpu / arguments.memory_pages:.3f} CPU-seconds a page"
             )
 

@@ -31,6 +31,12 @@ _ASSETS = {
 }
 
 
+ASSETS_OF_JOBS: Mapping[str, tuple[str, ...]] = {
+    name: assets for name, (assets, _) in _ASSETS.items()
+}
+"""What each job makes, by its name."""
+
+
 def request_jobs(assets: Iterable[dg.AssetsDefinition]) -> Jobs:
     """The jobs of requests, of those assets that there are."""
     there = {key.to_user_string() for asset in assets for key in asset.keys}

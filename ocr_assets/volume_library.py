@@ -144,7 +144,8 @@ class VolumeLibrary(SharedOnWorkers):
 
         from resources.inference import Inference
 
-        return Inference(self.settings.models_root / "cache", streams=min(4, os.cpu_count() or 1))
+        # Each stream holds more than a hundred megabytes, whatever the number of pages.
+        return Inference(self.settings.models_root / "cache", streams=min(2, os.cpu_count() or 1))
 
     @cached_property
     def _loaded(self) -> dict[tuple[str, ...], Any]:

@@ -1,7 +1,8 @@
 """Alerts: what failed, and which deployments are finished, told to a webhook.
 
 Belongs here: which runs are told of, when a message is tried again, what it says. Does not belong
-here: how a message is sent (:mod:`resources.webhook`).
+here: how a message is sent (:mod:`resources.webhook`), or how failed partitions are tried again
+(:mod:`sensors.retries`).
 
 A run is told of once: it gets a tag when the webhook took the message, and the cursor goes past it.
 Not told of are runs that a deployment launched, since the deployment tells of its end, and failed
@@ -9,7 +10,6 @@ runs that Dagster tries again, since only their last attempt counts. A webhook t
 a few times with growing pauses, then the message is given up. Nothing of that fails the sensor.
 """
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,16 +24,12 @@ from ocr_assets.deployment_runs import (
     DEPLOY_JOB,
     DEPLOYMENT_TAG,
     ENVIRONMENT_TAG,
-    FAILED,
-    RETRY,
     VERSION_TAG,
 )
-from ocr_assets.launch import REGION_ASSETS, error_text, user_error
-from ocr_assets.partitions import JOB_TYPE, PARTITION, RANGE_END, RANGE_START, VOLUME
-from resources.catalog import CatalogError
-from resources.keys import StorageError
+from ocr_assets.launch import error_text, user_error
 from resources.settings import Settings
 from resources.webhook import WebhookError, plain, send, shortened
+from sensors.retries import retry
 
 ALERTED_TAG = "ocr/alerted"
 """Tag of a run that was told of."""
@@ -221,7 +217,7 @@ def _place(run: dg.DagsterRun) -> str:
 
 def _failure_text(instance: dg.DagsterInstance, deployment: Deployment, run: dg.DagsterRun) -> str:
     reason, told = _failure_of(instance, run)
-    partitions, command = _retry(deployment, run, told)
+    partitions, command = retry(instance, deployment, run, told)
     what = f"deployment to {_place(run)}" if run.job_name == DEPLOY_JOB else _assets(run)
     lines = [f"*Failed: {what}*", plain(shortened(reason, 1000)), f"run `{run.run_id}`"]
     if partitions:
@@ -252,45 +248,3 @@ def _failure_of(
         if error := user_error(event.step_failure_data.error):
             return error_text(error), {}
     return "the run was killed, or failed before its first step", {}
-
-
-def _retry(
-    deployment: Deployment, run: dg.DagsterRun, told: Mapping[str, dg.MetadataValue[Any]]
-) -> tuple[list[str], str]:
-    """The failed partitions of a run, and the command that tries exactly those again."""
-    named = list(told[FAILED].value) if FAILED in told else []
-    if RETRY in told:
-        return named, str(told[RETRY].value)
-    region_assets = [key for key in run.asset_selection or () if key.path[-1] in REGION_ASSETS]
-    if region_assets:
-        regions = named or _region_partitions(deployment, run.tags)
-        options = [part for region in regions for part in ("--region-id", region)]
-        # The assets of a further type of risk have its name before theirs.
-        risks = sorted({key.path[0] for key in region_assets if len(key.path) > 1})
-        options += [part for risk in risks for part in ("--risk-type", risk)]
-        return regions, _command(deployment.settings, "run", *options) if regions else ""
-    job_type, volume = (run.tags.get(f"{PARTITION}/{name}") for name in (JOB_TYPE, VOLUME))
-    if job_type and volume:
-        command = _command(deployment.settings, "volumes", "run", "--type", job_type, volume)
-        return [run.tags[PARTITION]], command
-    return named or ([run.tags[PARTITION]] if PARTITION in run.tags else []), ""
-
-
-def _region_partitions(deployment: Deployment, tags: Mapping[str, str]) -> list[str]:
-    if PARTITION in tags:
-        return [tags[PARTITION]]
-    try:
-        order = deployment.grid.valid
-    except (CatalogError, StorageError):
-        return []
-    first, last = tags.get(RANGE_START), tags.get(RANGE_END)
-    if first not in order or last not in order:
-        return []
-    return list(order[order.index(first) : order.index(last) + 1])
-
-
-def _command(settings: Settings, *arguments: str) -> str:
-    place = [f"OCR_ENVIRONMENT={settings.environment}"]
-    if settings.version:
-        place.append(f"OCR_VERSION={settings.version}")
-    return shlex.join([*place, "ocr", *arguments])

@@ -60,6 +60,7 @@ def verify(
     name: Annotated[
         list[str] | None, typer.Argument(help="Models; all on this machine if none is given.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     env_file: EnvFile = None,
 ) -> None:
     """Check that models are whole, and that their networks keep what the models say."""
@@ -67,6 +68,7 @@ def verify(
     from ocr_assets.volumes.models import ModelError, read_line_model, read_segmentation_model
 
     library = VolumeLibrary(settings_from(env_file))
+    rows = []
     chosen = name or [one.name for one in library.models.list() if one.state != "missing"]
     for one in chosen:
         hashes = library.models.verify(one)
@@ -85,9 +87,14 @@ def verify(
             library.inference.line_network(line_model)
             kind = f"{line_model.architecture}, {line_model.charset.size} outputs"
             sha256 = line_model.sha256
+        rows.append({"name": one, "kind": kind, "sha256": sha256, "files": hashes})
+        if as_json:
+            continue
         console.print(f"{one}: good; {kind}; {sha256}", highlight=False)
         for file, digest in hashes.items():
             console.print(f"  {digest}  {file}", highlight=False, soft_wrap=True)
+    if as_json:
+        console.print_json(json.dumps(rows))
 
 
 def _store(env_file: object) -> ModelStore:

@@ -173,11 +173,7 @@ def status(
     with input_errors():
         wanted = _sources(sources)
         found = read_tiles(tiles, settings)
-    tasks = _tasks(TileLibrary(settings), found, wanted)
-    if as_json:
-        typer.echo(report_json(tasks), nl=False)
-    else:
-        _print_totals(tasks)
+    _show(_tasks(TileLibrary(settings), found, wanted), as_json)
 
 
 @tiles_app.command("check")
@@ -227,6 +223,7 @@ def report(
     dest: Dest = None,
     sources: SourcesOption = ALL,
     plot: Plot = False,
+    as_json: AsJson = False,
     env_file: EnvFile = None,
 ) -> None:
     """Write what became of the tiles of a request: JSON, CSV, text, failures, pictures."""
@@ -236,7 +233,7 @@ def report(
         found = read_tiles(tiles, settings)
     tasks = _tasks(TileLibrary(settings), found, wanted)
     _write_reports(Storage(report_dir, settings.s3), found, tasks, plot=plot)
-    _print_totals(tasks)
+    _show(tasks, as_json)
 
 
 def tile_settings(
@@ -376,6 +373,13 @@ def _tasks(library: TileLibrary, found: Request, sources: Sequence[Source]) -> l
     prepare_home()
     with dg.DagsterInstance.get() as instance:
         return tile_tasks(instance, library, list(found), sources)
+
+
+def _show(tasks: Sequence[TileTask], as_json: bool) -> None:
+    if as_json:
+        typer.echo(report_json(tasks), nl=False)
+    else:
+        _print_totals(tasks)
 
 
 def _print_totals(tasks: Sequence[TileTask]) -> None:

@@ -75,6 +75,19 @@ ALIASES = {
     "aggregate-regional-risk": "aggregate-region-risk-summary-stats",
     "create-pmtiles": "create-building-pmtiles",
 }
+SHOWING = {
+    "compare",
+    "config",
+    "list",
+    "list-datasets",
+    "metrics",
+    "status",
+    "types",
+    "verify",
+    *(f"tiles {name}" for name in ("check", "cost", "missing", "report", "stats", "validate")),
+}
+"""Last words of commands, or whole names, that show something a program may want to read."""
+
 RUN_OPTIONS = {
     "--region-id",
     "--all-region-ids",
@@ -130,6 +143,12 @@ def test_every_command_and_option_explains_itself(name: str) -> None:
     for parameter in command.params:
         assert parameter.help, f"{name} {parameter.opts}"
     assert "--env-file" in options(command)
+
+
+def test_what_shows_something_shows_it_to_programs_too() -> None:
+    shown = {name for name in commands() if {name, name.split()[-1]} & SHOWING}
+    assert len(shown) > 15
+    assert {name for name in shown if "--json" not in options(commands()[name])} == set()
 
 
 @pytest.mark.parametrize("name", ["", *sorted(COMMANDS)])

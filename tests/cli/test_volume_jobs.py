@@ -350,6 +350,9 @@ def test_models_are_listed_fetched_and_verified(ocr: Ocr, world: World, pages: P
     states = {row["name"]: row for row in json.loads(ocr("models", "list", "--json").out)}
     assert states["bod"]["state"] == "system"
     assert ocr("models", "fetch", "bod", "--source", states["bod"]["path"]).status == 0
+    (row,) = json.loads(ocr("models", "verify", "bod", "--json").out)
+    assert (row["name"], row["kind"].split(",")[0]) == ("bod", "tesseract-lstm")
+    assert set(row["files"]) == {"bod.traineddata"}
     verified = ocr("models", "verify", "bod")
     assert "bod: good; tesseract-lstm" in verified.out, verified.err
     stored = world.folder / "models" / "bod.traineddata"

@@ -31,6 +31,7 @@ from tile_worlds import WEST
 
 from ocr_assets.cli.instance import prepare_home
 from ocr_assets.deployment_runs import DEPLOY_JOB
+from ocr_assets.request_jobs import TILE_FIRST, TILE_WANTED, VOLUME_FIRST, VOLUME_WANTED
 from ocr_assets.request_messages import tile_messages, volume_messages
 from ocr_assets.sample.volume import VOLUME
 from ocr_assets.tiles.grid import Tile
@@ -200,7 +201,11 @@ class EngineRoom:
 
     def publish_release(self) -> None:
         """Publish the release on GitHub, once the sensor has seen that there was none."""
-        wait_until("the first look at GitHub", lambda: self.github.asked, _START_SECONDS)
+
+        def has_looked() -> bool:
+            return any(answer.status == 200 for answer in self.github.asked)
+
+        wait_until("the first look at GitHub", has_looked, _START_SECONDS)
         # Times of GitHub have no fractions: in the second of that look it would count as before it.
         later = datetime.now(UTC) + timedelta(seconds=1)
         self.github.releases = [release(1, f"v{RELEASED}", later.strftime("%Y-%m-%dT%H:%M:%SZ"))]
@@ -244,20 +249,16 @@ class EngineRoom:
 
     def kill_daemon(self) -> None:
         """Kill the daemon, and nothing else, while the deployment is under way."""
-        (deployment,) = self.deployments()
+        (deployment,) = self.instance.get_runs(dg.RunsFilter(job_name=DEPLOY_JOB))
         assert deployment.status == dg.DagsterRunStatus.STARTED
         self.workers[-1].daemon.kill()
 
     # What has become of it
 
-    def deployments(self) -> list[dg.DagsterRun]:
-        """The runs that deploy."""
-        return list(self.instance.get_runs(dg.RunsFilter(job_name=DEPLOY_JOB)))
-
     def is_over(self) -> bool:
         """Whether nothing is left to be done: all that was asked for has its runs, all ended."""
-        jobs = {"deploy_regions", "requested_terrain", "requested_tiles"}
-        jobs |= {"requested_listings", "requested_volumes"} if self.can_read else set()
+        jobs = {DEPLOY_JOB, TILE_FIRST, TILE_WANTED}
+        jobs |= {VOLUME_FIRST, VOLUME_WANTED} if self.can_read else set()
         runs = self.instance.get_runs()
         return (
             jobs <= {run.job_name for run in runs}

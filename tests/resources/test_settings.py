@@ -282,6 +282,27 @@ def test_a_wrong_secret_is_not_told(name: str, value: str, set_variables: Any) -
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "OCR_STORAGE_ROOT",
+        "OCR_S3_ENDPOINT_URL",
+        "OCR_SQS_ENDPOINT_URL",
+        "OCR_TILE_QUEUE_URL",
+        "OCR_GITHUB_API_URL",
+        "OCR_ELEVATION_SOURCE",
+        "OCR_SAS_TOKEN_URL",
+        "OCR_DASK_SCHEDULER",
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_told(name: str, set_variables: Any) -> None:
+    scheme = "tcp" if name == "OCR_DASK_SCHEDULER" else "https"
+    set_variables(**{name: f"{scheme}://user:do_not_tell@host.example:443"})
+    with pytest.raises(SettingsError, match=f"{name}: .*; for example {name}=") as caught:
+        load_settings()
+    assert "do_not_tell" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("OCR_ENVIRONMENT", "prod", "'qa', 'staging' or 'production'"),

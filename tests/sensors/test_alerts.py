@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
+import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,14 @@ from ocr_assets import deployment_runs, launch
 from ocr_assets.definitions import build_defs
 from ocr_assets.deployment import Deployment
 from ocr_assets.deployment_runs import DEPLOY_JOB, DEPLOYMENT_TAG, DeployConfig, deployment_request
-from ocr_assets.partitions import reading_tags
+from ocr_assets.partitions import TILES, reading_tags, tile_year_tags
+from ocr_assets.sample.imagery import DEFAULT_TILES
+from ocr_assets.tiles.grid import Tile, TileGrid
+from ocr_assets.tiles.requests import read_request
 from resources.settings import Settings
 from sensors.alerts import ALERTED_TAG, ATTEMPTS, alert_sensors
 
+WEST, EAST = map(Tile.parse, DEFAULT_TILES)
 BP_30M = "riley-et-al-2025-2011-30m-4326"
 
 
@@ -191,6 +198,70 @@ def test_a_killed_run_names_all_its_partitions(
     assert "1 partitions: printed-unicode|W1-I1" in webhook.text
     assert "ocr volumes run --type printed-unicode W1-I1`" in webhook.text
     assert "the run was killed, or failed before its first step" in webhook.text
+
+
+@pytest.mark.parametrize(
+    ("job", "assets", "tags", "partitions", "sources"),
+    [
+        # One tile that was asked for, of the job of requests, which names no assets.
+        ("requested_tiles", (), tile_year_tags(2023, WEST), 1, "sentinel1,sentinel2,tree_cover"),
+        ("requested_terrain", (), {"dagster/partition": WEST.key}, 1, "elevation"),
+        # A range of a backfill.
+        (
+            "job",
+            ("sentinel2",),
+            {
+                "dagster/asset_partition_range_start": f"{WEST.key}|2023",
+                "dagster/asset_partition_range_end": f"{EAST.key}|2023",
+            },
+            None,
+            "sentinel2",
+        ),
+    ],
+    ids=["request", "terrain", "range"],
+)
+def test_tiles_are_tried_again_by_a_table(
+    world: World,
+    webhook: WebhookServer,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    job: str,
+    assets: tuple[str, ...],
+    tags: dict[str, str],
+    partitions: int | None,
+    sources: str,
+) -> None:
+    instance.add_dynamic_partitions(str(TILES.name), [WEST.key, EAST.key])
+    deployment = with_webhook(world, webhook)
+    _, cursor = tick(deployment, instance)
+
+    @dg.job(name=job)
+    def empty() -> None: ...
+
+    selection = {dg.AssetKey(asset) for asset in assets} or None
+    run = instance.create_run_for_job(empty, tags=tags)
+    if selection:
+        stored = instance.get_run_by_id(run.run_id)
+        assert stored is not None
+        run = instance.add_run(
+            stored._replace(run_id=str(uuid.uuid4()), asset_selection=frozenset(selection))
+        )
+    instance.report_run_failed(run)
+    assert tick(deployment, instance, cursor)[0] == "told of 1 runs"
+    told = html.unescape(webhook.text)
+    (line,) = [line for line in told.splitlines() if line.startswith("try exactly these again")]
+    written, _, command = line.partition("`")[2].removesuffix("`").partition(" && ")
+    assert command == f"OCR_ENVIRONMENT=qa ocr tiles run failed.csv --sources {sources} --yes"
+    subprocess.run(["sh", "-c", written], cwd=tmp_path, check=True)
+    found = read_request(tmp_path / "failed.csv", TileGrid.load())
+    assert not found.problems
+    tiles = {tile.key for _, tile in found}
+    if partitions is None:
+        # Dagster keeps the keys of a range tile by tile, with all years between.
+        assert tiles == {WEST.key, EAST.key}
+        assert {(2023, WEST), (2023, EAST)} <= set(found)
+    else:
+        assert (len(found), tiles) == (partitions, {WEST.key})
 
 
 def test_each_run_is_told_once(
