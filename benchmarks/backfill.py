@@ -137,7 +137,7 @@ def backfill(
         prepare(running, home)
         before = times.by_kind()
         backfill_id = running.launch_backfill(assets, partitions)
-        found = running.finished_backfill(backfill_id, timeout=3600)
+        found = running.finished_backfill(backfill_id, timeout=3600, every=5)
         ended.set()
         watcher.join()
     assert found["status"] == "COMPLETED_SUCCESS", found

@@ -36,6 +36,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import shapely
 from buildings_10m import AREA, COUNTY_COLS, COUNTY_ROWS, REGIONS, block_codes
 
@@ -73,7 +74,7 @@ STRIP_ROWS = 1500
 EDGE_POINTS = 8
 """Vertices on one side of a block's outline; blocks of the census have about as many."""
 
-WHOLE = {"regions": 405, "buildings": 156_000_000}
+WHOLE = {"regions": 405, "buildings": 156_000_000, "blocks": 8_100_000}
 """The contiguous United States."""
 
 
@@ -91,8 +92,8 @@ STAGES = (
     Stage("pyramid", "regions", PYRAMID),
     Stage("buildings by county", "buildings", BUILDINGS),
     Stage("statistics", "buildings", STATISTICS),
-    Stage("analysis files", "buildings", ANALYSIS_FILES),
-    Stage("regional tiles", "buildings", REGIONAL_TILES),
+    Stage("analysis files", "blocks", ANALYSIS_FILES),
+    Stage("regional tiles", "blocks", REGIONAL_TILES),
     Stage("building tiles", "buildings", BUILDING_TILES),
     Stage("centroid tiles", "buildings", CENTROID_TILES),
 )
@@ -126,15 +127,16 @@ def area_window() -> Window:
 
 def make_inputs(folder: Path, regions: int, buildings: int) -> None:
     """Write a synthetic world of full-size regions, and its catalog, which appears last."""
+    density = buildings * len(REGIONS) // regions
     world = folder / "input" / "world"
     world.mkdir(parents=True)
     parts = folder / "parts"
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         jobs = [
-            pool.submit(make_buildings, parts, region_id, buildings // regions, buildings)
+            pool.submit(make_buildings, parts, region_id, buildings // regions, density)
             for region_id in chosen_regions(regions)
         ]
-        outlines = pool.submit(make_geographies, world, regions, buildings)
+        outlines = pool.submit(make_geographies, world, regions, density)
         points = [job.result() for job in jobs]
         outlines.result()
     files = [parts / f"{region_id}.parquet" for region_id in chosen_regions(regions)]
@@ -172,11 +174,14 @@ def make_buildings(folder: Path, region_id: str, count: int, density: int) -> np
     return place
 
 
-def make_geographies(world: Path, regions: int, buildings: int) -> None:
-    """Write outlines of the blocks under the regions, and of what they are parts of."""
+def make_geographies(world: Path, regions: int, density: int) -> None:
+    """Write outlines of the blocks under the regions, and of what they are parts of.
+
+    ``density``: buildings that the whole area would have; there are 20 in a block.
+    """
     west, south, east, north = AREA
     # As many blocks in a county as block_codes numbers.
-    per_county = buildings / 20 / (COUNTY_ROWS * COUNTY_COLS)
+    per_county = density / 20 / (COUNTY_ROWS * COUNTY_COLS)
     side = max(int(np.sqrt(per_county)), 1)
     cols, rows = COUNTY_COLS * side, COUNTY_ROWS * side
     row, col = (index.ravel() for index in np.mgrid[0:rows, 0:cols])
@@ -186,7 +191,7 @@ def make_geographies(world: Path, regions: int, buildings: int) -> None:
     numbers = [list(CONUS).index(region_id) for region_id in chosen_regions(regions)]
     row, col = (index[np.isin(at, numbers)] for index in (row, col))
     middle = west + (col + 0.5) * width, south + (row + 0.5) * height
-    codes = np.char.zfill(block_codes(*middle, buildings)[0].astype(str), 15)
+    codes = np.char.zfill(block_codes(*middle, density)[0].astype(str), 15)
     along = np.linspace(0, 1, EDGE_POINTS, endpoint=False)
     zero, one = np.zeros(EDGE_POINTS), np.ones(EDGE_POINTS)
     ring = np.stack(
@@ -484,6 +489,8 @@ def main() -> None:
         start = time.perf_counter()
         alone(make_inputs, folder, *size.values())
         print(f"inputs made in {time.perf_counter() - start:.0f} s, not counted", flush=True)
+    blocks = folder / "input" / "world" / f"{inputs.GEOGRAPHIES['block']}.parquet"
+    size["blocks"] = pq.read_metadata(blocks).num_rows
     spent = figures_of(options.json, size)
     for name in options.only or stages:
         spent[name] = measured(folder, stages[name])

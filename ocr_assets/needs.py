@@ -21,8 +21,9 @@ TREE_COVER = Stage("tree-cover", memory=2, cores=1, disk=1, vm_type="m8g.xlarge"
 READING = Stage("reading", memory=2, cores=4, disk=4, vm_type="c8g.2xlarge")
 """Lines or text of one volume."""
 
-AGGREGATION = Stage("aggregation", memory=4, cores=2, disk=20, vm_type="c8g.12xlarge", vm_disk=250)
-"""All buildings by state and county: 1.0 GB at the peak for 10 million of them."""
+AGGREGATION = Stage("aggregation", memory=4, cores=2, disk=60, vm_type="c8g.12xlarge", vm_disk=250)
+"""All buildings by state and county: 1.0 GB at the peak for 10 million of them, and 0.4 kB of disk
+for each."""
 
 STATISTICS = Stage("statistics", memory=4, cores=2, disk=2, vm_type="m8g.16xlarge")
 """Statistics of one level of geographies: 1.0 GB at the peak for 10 million buildings."""
@@ -35,5 +36,5 @@ VECTOR_TILES = Stage(
 )
 """One archive of vector tiles."""
 
-PYRAMID = Stage("pyramid", memory=4, cores=2, disk=20, vm_type="m8g.4xlarge", vm_disk=250)
-"""The pyramid of all regions."""
+PYRAMID = Stage("pyramid", memory=4, cores=2, disk=300, vm_type="m8g.4xlarge", vm_disk=500)
+"""The pyramid of all regions: 0.6 GB at the peak, and 0.7 GB of disk for each region."""

@@ -54,7 +54,6 @@ REGIONS: Session = {
     "ocr create-building-pmtiles": (0, "building_pmtiles 1 5,867 features"),
     "ocr create-building-centroid-pmtiles": (0, "building_centroid_pmtiles 1 5,826 features"),
     "ocr map --risk-type wind": (1, "make them with `ocr run --risk-type wind` first"),
-    "ocr run --all-region-ids --env-file staging.env": (0, "staging/dev/regions"),
     "ocr run --all-region-ids --platform coiled": (1, "`pip install coiled`, then `coiled login`"),
 }
 
@@ -186,6 +185,10 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
         _ON_DASK,
     ),
     "ocr run --all-region-ids --platform dask": (_WHOLE_GRAPH, _ON_DASK),
+    "ocr run --all-region-ids --env-file staging.env": (
+        "cli/test_regions.py::test_settings_may_come_from_a_file",
+        _WHOLE_GRAPH,
+    ),
     "ocr run --process-retries N": ("cli/test_regions.py::test_one_bad_region_beside_good_ones",),
     "ocr run --wipe": ("cli/test_regions.py::test_wiping_says_what_and_begins_anew",),
     "ocr regions compare 1.0.0 1.1.0": (
@@ -239,7 +242,6 @@ def play(session: Session, ocr: Ocr, before: Callable[[], object] = lambda: None
 def test_regions(finished_copy: World, ocr: Ocr, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished_copy.folder)
     Path("deploy").symlink_to(REPOSITORY / "deploy")
-    Path("staging.env").write_text("OCR_ENVIRONMENT=staging\n")
     play(REGIONS, ocr)
 
 

@@ -94,18 +94,19 @@ def hilbert_keys(box):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def shared_levels(keys, before):  # type: ignore[no-untyped-def]
-    """Zooms at which each key lies in the same tile as the one before it, uint8 ``(n,)``.
+def shared_bits(keys, before):  # type: ignore[no-untyped-def]
+    """Leading bits that each key has in common with the one before it, uint8 ``(n,)``.
 
-    ``before`` is the key before the first, -1 if there is none: then it shares nothing.
+    Two bits are a zoom: with 10 bits in common both lie in the same tile of zoom 5. ``before`` is
+    the key before the first, -1 if there is none: then it shares nothing.
     """
     shared = np.empty(len(keys), np.uint8)
     for i in range(len(keys)):
         differing = keys[i] ^ before
         before = keys[i]
-        level = 0 if differing < 0 else LEVELS
+        bits = 0 if differing < 0 else 2 * LEVELS
         while differing > 0:
-            differing >>= 2
-            level -= 1
-        shared[i] = level
+            differing >>= 1
+            bits -= 1
+        shared[i] = bits
     return shared

@@ -108,8 +108,8 @@ def summarise(
         risk: the type of risk of the buildings.
         buildings: the set that :func:`ocr_assets.regions.building_partitions.partition_buildings`
             made, with its string partition keys ``state_fips`` and ``county_fips``. Blocks, tracts
-            and counties are summarised with one county in memory, a state with one state, the
-            nation with one column.
+            and counties are summarised with one county in memory, states with one column of one
+            state, the nation with one column.
         level: which geographies. A block is the whole code of 15 digits and its suffix if it has
             one; a tract, county or state is the first 11, 5 or 2 digits.
         geographies: outlines and names, columns of
@@ -305,7 +305,9 @@ def _group(
     """Statistics of the geographies of one level in some files."""
     first = fragments[0]
     files = ds.FileSystemDataset(fragments, buildings.schema, first.format, first.filesystem)
-    table = _read(files, ["GEOID", *risk.tiled])
+    # The largest state has four times the buildings of the largest county.
+    by_column = level == "state"
+    table = _read(files, ["GEOID"] if by_column else ["GEOID", *risk.tiled])
     geoid = table["GEOID"].combine_chunks()
     if not isinstance(geoid, pa.DictionaryArray):
         geoid = geoid.dictionary_encode()
@@ -323,7 +325,7 @@ def _group(
     everything = bool(coded.all())
 
     def column(name: str) -> NDArray[np.float32]:
-        values = table[name].to_numpy()
+        values = (_read(files, [name]) if by_column else table)[name].to_numpy()
         return values if everything else values[coded]
 
     without_code = int((~coded).sum())

@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ocr_assets.regions.mercator import LEVELS, degrees, hilbert_index, shared_levels, tile_box
+from ocr_assets.regions.mercator import LEVELS, degrees, hilbert_index, shared_bits, tile_box
 from ocr_assets.regions.pmtiles import Bounds, TileFile, write_archive
 from ocr_assets.regions.tile_encoding import EXTENT_LEVELS, LayerEncoder, Members
 from ocr_assets.regions.tile_features import TileFeatures, cut_shape
@@ -32,7 +32,7 @@ LARGEST_TILE = 500_000
 HIGHEST_ZOOM = 18
 """The highest zoom rises up to here while one of its tiles is too large."""
 
-_CELL_LEVELS = 10
+_CELL_BITS = 20
 """A tile of 512 pixels has cells of half a pixel: what they hide could not be told apart."""
 
 _MARGIN = 32
@@ -44,7 +44,7 @@ _SMALLEST = 8
 _WIDEST = 2048
 """Steps of a polygon that is written whole; viewers refuse places far beyond a tile."""
 
-_EVERY = LEVELS + 1
+_EVERY = 2 * LEVELS + 1
 _BLOCK = 1 << 18
 _COMPRESSION = 6
 
@@ -93,7 +93,7 @@ def write_tiles(features: TileFeatures, layer: TileLayer, output: Path, folder: 
     for zoom in range(high - 1, layer.low - 1, -1):
         fitting = maker.detail(zoom, int(LARGEST_TILE / top.each))
         # Not finer than above, for what is shown here to be shown there.
-        detail = min(levels[-1].detail, zoom + _CELL_LEVELS, fitting)
+        detail = min(levels[-1].detail, 2 * zoom + _CELL_BITS, fitting)
         levels.append(maker.zoom(zoom, detail))
     files = [level.tiles for level in reversed(levels)]
     fields = {layer.name: layer.keys}
@@ -104,8 +104,9 @@ def write_tiles(features: TileFeatures, layer: TileLayer, output: Path, folder: 
 class _Level:
     """The tiles of a zoom.
 
-    ``each``: bytes that a feature takes in the largest of them; ``detail``: levels of the coarsest
-    grid that one of them needed.
+    ``each``: bytes that a feature takes in the largest of them; ``detail``: bits of the coarsest
+    grid that one of them needed. Cells of ``n`` bits are features with the same first ``n`` bits of
+    their keys: squares for even ``n``, halves of these for odd ones.
     """
 
     tiles: TileFile
@@ -122,13 +123,13 @@ class _Maker:
         self._encoder = LayerEncoder(layer.name, layer.keys)
         self._shared = np.concatenate(
             [
-                shared_levels(features.key[low:high], features.key[low - 1] if low else -1)
+                shared_bits(features.key[low:high], features.key[low - 1] if low else -1)
                 for low, high in _blocks(len(features))
             ]
         )
 
     def detail(self, zoom: int, fit: int) -> int:
-        """Levels of the finest grid of which no tile of ``zoom`` shows more than ``fit`` cells."""
+        """Bits of the finest grid of which no tile of ``zoom`` shows more than ``fit`` cells."""
         counts = np.zeros(_EVERY, np.int64)
         fullest = np.zeros(_EVERY, np.int64)
         tile = -1
@@ -136,15 +137,15 @@ class _Maker:
             rows = self._features.key[low:high], self._shared[low:high]
             tile = _count_cells(*rows, 2 * (LEVELS - zoom), tile, counts, fullest)
         _keep_fullest(counts, fullest)
-        # Place ``n`` tells of the grid of ``n + 1`` levels. The whole tile is one cell at least.
-        return int(np.flatnonzero(fullest <= fit).max(initial=zoom)) + 1
+        # Place ``n`` tells of the grid of ``n + 1`` bits. A tile has two cells at least.
+        return int(np.flatnonzero(fullest <= fit).max(initial=2 * zoom)) + 1
 
     def zoom(self, zoom: int, detail: int) -> _Level:
         """Write the tiles of a zoom, in order, with one feature of each cell of a grid.
 
         Args:
             zoom: of the tiles.
-            detail: levels of the grid. All features have a place with :data:`_EVERY`.
+            detail: bits of the grid. All features have a place with :data:`_EVERY`.
         """
         tiles, lengths, each, coarsest = [], [], (0, 0.0), detail
         path = self._folder / f"zoom-{zoom}"
@@ -168,12 +169,12 @@ class _Maker:
         return self._encoder.encode(zoom, self._features, members, least)
 
     def _fitting(self, zoom: int, members: Members, detail: int) -> tuple[bytes, int]:
-        """One tile with a coarser grid, as fine as the limit allows, and the grid's levels."""
+        """One tile with a coarser grid, as fine as the limit allows, and the grid's bits."""
         while True:
             detail -= 1
             members = members.only(self._shared[members.row] < detail)
             (plain,) = self._encode(zoom, members, detail)
-            if len(packed := _packed(plain)) <= LARGEST_TILE or detail <= zoom + 1:
+            if len(packed := _packed(plain)) <= LARGEST_TILE or detail <= 2 * zoom + 1:
                 return packed, detail
 
     def _members(self, zoom: int, detail: int) -> Iterator[Members]:
@@ -258,7 +259,7 @@ def _bounds(features: TileFeatures) -> Bounds:
 
 @njit(cache=True, nogil=True)
 def _count_cells(keys, shared, shift, tile, counts, fullest):  # type: ignore[no-untyped-def]
-    """Count features by their shared levels, tile by tile; the last tile stays open."""
+    """Count features by their shared bits, tile by tile; the last tile stays open."""
     for i in range(len(keys)):
         here = keys[i] >> shift
         if here != tile:
@@ -271,10 +272,10 @@ def _count_cells(keys, shared, shift, tile, counts, fullest):  # type: ignore[no
 @njit(cache=True, nogil=True)
 def _keep_fullest(counts, fullest):  # type: ignore[no-untyped-def]
     cells = 0
-    for level in range(len(counts)):
-        cells += counts[level]
-        fullest[level] = max(fullest[level], cells)
-        counts[level] = 0
+    for bits in range(len(counts)):
+        cells += counts[bits]
+        fullest[bits] = max(fullest[bits], cells)
+        counts[bits] = 0
 
 
 @njit(cache=True, nogil=True)

@@ -55,7 +55,7 @@ KEYS = {
 }
 ARTEFACTS, LOGS = "artefacts", "logs"
 KINDS: tuple[Kind, ...] = ("tiles", "volumes")
-_START_SECONDS, _WORK_SECONDS = 180, 400
+_START_SECONDS, _WORK_SECONDS = 400, 500
 
 
 @dataclass

@@ -108,13 +108,15 @@ class RunningDagster:
             daemon["healthy"] for daemon in daemons if daemon["required"]
         )
 
-    def wait_for[T](self, what: str, look: Callable[[], T | None], timeout: float = 90) -> T:
-        """Look every half second until there is something to see."""
+    def wait_for[T](
+        self, what: str, look: Callable[[], T | None], timeout: float = 90, every: float = 0.5
+    ) -> T:
+        """Look so often, in seconds, until there is something to see."""
         deadline = time.monotonic() + timeout
         while not (found := look()):
             assert self.process.poll() is None, f"ocr dev ended: {self.log.read_text()}"
             assert time.monotonic() < deadline, f"waited for {what}: {self.log.read_text()}"
-            time.sleep(0.5)
+            time.sleep(every)
         return found
 
     def query(self, text: str, **variables: Any) -> dict[str, Any]:
@@ -138,14 +140,16 @@ class RunningDagster:
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return launched["backfillId"]
 
-    def finished_backfill(self, backfill_id: str, timeout: float = 120) -> dict[str, Any]:
+    def finished_backfill(
+        self, backfill_id: str, timeout: float = 120, every: float = 0.5
+    ) -> dict[str, Any]:
         """Status, times and runs of a backfill, once it is over."""
 
         def look() -> dict[str, Any] | None:
             found = self.query(_BACKFILL, id=backfill_id)["partitionBackfillOrError"]
             return found if found["status"] in FINISHED else None
 
-        return self.wait_for(f"backfill {backfill_id}", look, timeout)
+        return self.wait_for(f"backfill {backfill_id}", look, timeout, every)
 
     def launch_run(self, assets: Sequence[str], tags: Mapping[str, str] | None = None) -> str:
         """Put a run of assets into the queue as the UI does; its id."""

@@ -82,6 +82,8 @@ def proxy_before(target: str, folder: Path) -> Iterator[Proxy]:
     nginx, openssl = shutil.which("nginx", path=FOLDERS), shutil.which("openssl")
     if nginx is None or openssl is None:
         pytest.skip("no nginx or openssl is installed (Debian packages of these names)")
+    if subprocess.run([nginx, "-v"], capture_output=True).returncode:
+        pytest.skip(f"{nginx} does not start here")
     subject = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
     key = ["-keyout", folder / "certificate.key", "-out", folder / "certificate.pem"]
     request = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
