@@ -28,8 +28,11 @@ for each."""
 STATISTICS = Stage("statistics", memory=4, cores=2, disk=2, vm_type="m8g.16xlarge")
 """Statistics of one level of geographies: 1.0 GB at the peak for 10 million buildings."""
 
-ANALYSIS_FILES = Stage("analysis-files", memory=1, cores=1, disk=20, vm_type="r8g.4xlarge")
-"""Files of one level of statistics: 0.7 GB at the peak for 150,000 geographies, and streamed."""
+ANALYSIS_FILES = Stage(
+    "analysis-files", memory=2, cores=1, disk=50, vm_type="r8g.4xlarge", vm_disk=100
+)
+"""Files of one level of statistics: 0.7 GB at the peak for 150,000 geographies, 5.4 kB of disk for
+each."""
 
 VECTOR_TILES = Stage(
     "vector-tiles", memory=4, cores=2, disk=20, vm_type="c8g.12xlarge", vm_disk=250

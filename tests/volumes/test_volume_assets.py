@@ -80,7 +80,7 @@ def test_reading_again_does_nothing(world: VolumeWorld, pages: Path) -> None:
     world.read("W1-I1")
     before = {path: path.stat().st_mtime_ns for path in files(world)}
     reading = world.read("W1-I1")
-    assert reading.success
+    assert reading.success, reading.error
     assert reading.metadata("volume_lines")["skipped"]
     assert reading.metadata("volume_text")["skipped"]
     assert {path: path.stat().st_mtime_ns for path in files(world)} == before
