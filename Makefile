@@ -2,7 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help environment demo test test-engines lint audit docs dev browser proxy system clean
+.PHONY: help environment demo test test-engines test-endurance lint audit docs dev browser proxy system clean
+
+# Every process that a test starts would compile the modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -107,10 +110,13 @@ test: environment browser proxy system ## Run the tests
 test-engines: environment browser system ## Run the whole way once on Postgres, S3, SQS and Dask
 	@$(BIN)/pytest -q -m engines tests/end_to_end/test_engines.py
 
+test-endurance: environment ## Cut the power of the daemon again and again, in every wing
+	@$(BIN)/pytest -q -m endurance tests/end_to_end
+
 lint: environment ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy --num-workers 2
 
 audit: environment ## Check the lock, licences and, where the service answers, known vulnerabilities
 	@$(BIN)/pytest -q tests/test_dependencies.py

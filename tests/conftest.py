@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from stac_server import StacServer
 
 REPOSITORY = Path(__file__).parent.parent
+
+# A shell that starts the tests in the background has them ignore interrupts, and so would every
+# process that they start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("project", deadline=None)

@@ -33,6 +33,7 @@ def test_config_as_json(ocr: Ocr, world: World) -> None:
     assert document["places"] == {
         "tables and vector tiles": f"{world.root}/staging/v1.2.3",
         "tiles of tree cover": f"{world.root}/staging/tiles",
+        "text of volumes": f"{world.root}/staging/volumes",
         "region risk": f"{world.root}/staging/icechunk/region-risk",
         "branch": "staging",
         "input catalog": str(world.catalog_path),

@@ -21,7 +21,7 @@ import yaml
 from github_server import REPOSITORY, TOKEN, GitHubServer, pull, sha
 from sample_worlds import World, environment
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.endurance, pytest.mark.timeout(900)]
 
 REPOSITORY_FOLDER = Path(__file__).parents[2]
 REGION = "y0_x0"

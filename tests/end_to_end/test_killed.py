@@ -77,6 +77,7 @@ def test_a_killed_run_leaves_nothing_half_visible(world: World, tmp_path: Path) 
     assert len(tables(world.root)) == len(valid)
 
 
+@pytest.mark.endurance
 def test_after_a_power_cut_the_daemon_completes_its_run(world: World, tmp_path: Path) -> None:
     deployment = world.deployment()
     deployment.regions.initialize(deployment.template)

@@ -30,7 +30,7 @@ from resources.storage import Storage
 from sensors.inbox import IDENTITY_TAG
 
 # A worker is started three times.
-pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.endurance, pytest.mark.timeout(900)]
 VOLUMES = ("W1-I1", "W2-I2")
 
 
