@@ -103,12 +103,12 @@ def test_interrupted_runs_are_waited_for_or_done_again(
 
         first = Worker(variables, tmp_path / "first.log", "--grace", "0")
         (held,) = wait_until("a run", lambda: instance.get_runs(), 120)
-        second = subprocess.run([OCR, "worker"], env=variables, capture_output=True, text=True)
-        assert second.returncode == 1
-        assert "a worker is running for" in second.stderr
         # The run's process stands still: no grace is long enough for it.
         run_process = wait_until("its process", lambda: process_of(held.run_id), 60)
         run_process.suspend()
+        second = subprocess.run([OCR, "worker"], env=variables, capture_output=True, text=True)
+        assert second.returncode == 1
+        assert "a worker is running for" in second.stderr
         said = first.stop()
         assert f"run {held.run_id} was ended and will be done again" in said
         killed = instance.get_run_by_id(held.run_id)
