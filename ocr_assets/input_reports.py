@@ -18,7 +18,7 @@ from dagster._core.definitions.data_version import (
     get_input_event_pointer_tag,
 )
 
-from ocr_assets.regions.input_assets import input_key
+from ocr_assets.input_assets import input_key
 from ocr_assets.regions.input_sources import PARENTS
 
 

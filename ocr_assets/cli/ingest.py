@@ -230,8 +230,8 @@ def _process(ingestion: Ingestion, source: Source, choice: Choice) -> None:
     from ocr_assets.cli.launch import Launcher
     from ocr_assets.cli.regions import print_materialized
     from ocr_assets.deployment import Deployment
+    from ocr_assets.input_assets import ingest_op, input_key, source_key
     from ocr_assets.launch import LaunchError
-    from ocr_assets.regions.input_assets import ingest_op, input_key, source_key
     from ocr_assets.regions.input_sources import CENSUS
 
     datasets = choice.datasets(source)

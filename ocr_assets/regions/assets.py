@@ -2,7 +2,7 @@
 
 Belongs here: the wing as a whole, the region store and the regions, and the metadata that people
 see. Does not belong here: science (the other modules of this package), what is made from regions
-(``product_assets.py``), or where things are stored (the resources).
+(``region_product_assets``), or where things are stored (the resources).
 """
 
 import base64
@@ -13,12 +13,12 @@ from typing import Any
 import dagster as dg
 
 from ocr_assets.deployment import Deployment
+from ocr_assets.input_assets import input_assets, input_key, source_assets
 from ocr_assets.partitions import region_partitions
+from ocr_assets.region_product_assets import asset_key, common, op_name, product_assets
 from ocr_assets.region_writer import RegionWriter, WrittenRegion
 from ocr_assets.regions import inputs
 from ocr_assets.regions.buildings import building_schema
-from ocr_assets.regions.input_assets import input_assets, input_key, source_assets
-from ocr_assets.regions.product_assets import asset_key, common, op_name, product_assets
 from ocr_assets.regions.risk_type import RiskType
 from ocr_assets.regions.risk_types import RISK_TYPES
 from ocr_assets.ui_metadata import column_schema

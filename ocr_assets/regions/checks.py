@@ -18,11 +18,11 @@ import xarray as xr
 
 from ocr_assets.deployment import Deployment
 from ocr_assets.partitions import RANGE_END, RANGE_START
+from ocr_assets.region_product_assets import asset_key
 from ocr_assets.regions.buildings import BuildingReport
 from ocr_assets.regions.fire_risk import FIRE, raster_names
 from ocr_assets.regions.geographies import CODE_LENGTH, LEVELS
 from ocr_assets.regions.inputs import WIND_30M
-from ocr_assets.regions.product_assets import asset_key
 from ocr_assets.regions.risk_type import RiskType
 from ocr_assets.regions.risk_types import RISK_TYPES
 from ocr_assets.regions.seams import LIMIT, borders, seam_ratio

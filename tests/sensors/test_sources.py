@@ -13,8 +13,8 @@ from sample_worlds import World
 
 from ocr_assets.definitions import build_defs
 from ocr_assets.deployment import Deployment
+from ocr_assets.input_assets import input_key
 from ocr_assets.regions import inputs
-from ocr_assets.regions.input_assets import input_key
 from sensors.sources import input_sensor
 
 

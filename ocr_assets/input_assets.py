@@ -2,7 +2,7 @@
 
 Belongs here: which dataset comes from which source and from which other dataset, when an input
 should be brought in anew, and the metadata that people see. Does not belong here: how a dataset is
-made (``ocr_assets.ingestion``), and what is computed from it (``assets.py``).
+made (``ocr_assets.ingestion``), and what is computed from it (``regions/assets.py``).
 """
 
 import warnings

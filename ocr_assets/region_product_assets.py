@@ -1,8 +1,8 @@
 """The assets that are made from regions: buildings, statistics, tiles and pyramid.
 
 Belongs here: what depends on what, the same for every type of risk, and the metadata that people
-see. Does not belong here: the regions themselves (``assets.py``), science, or where things are
-stored.
+see. Does not belong here: the regions themselves (``regions/assets.py``), how a product is made
+(``region_products``), or where things are stored.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ import dagster as dg
 from ocr_assets.deployment import Deployment
 from ocr_assets.deployment_stages import ANALYSIS_FOLDERS
 from ocr_assets.geoparquet import Source
+from ocr_assets.input_assets import input_key
 from ocr_assets.needs import AGGREGATION, ANALYSIS_FILES, PYRAMID, STATISTICS, VECTOR_TILES
 from ocr_assets.region_products import (
     LEVEL_MEANS,
@@ -30,7 +31,6 @@ from ocr_assets.region_products import (
 from ocr_assets.regions import inputs
 from ocr_assets.regions.buildings import building_schema
 from ocr_assets.regions.geographies import LEVELS
-from ocr_assets.regions.input_assets import input_key
 from ocr_assets.regions.risk_type import RiskType, risk_group
 from ocr_assets.regions.statistics import statistics_schema
 from ocr_assets.regions.vector_tiles import TileReport, building_centroid_tiles, building_tiles

@@ -13,9 +13,7 @@ from sample_worlds import REGION_ASSETS, World, execute
 
 from ocr_assets.definitions import build_defs
 from ocr_assets.deployment import Deployment
-from ocr_assets.input_reports import unknown_inputs
-from ocr_assets.regions import inputs
-from ocr_assets.regions.input_assets import (
+from ocr_assets.input_assets import (
     ingest_op,
     input_assets,
     input_key,
@@ -23,6 +21,8 @@ from ocr_assets.regions.input_assets import (
     source_assets,
     source_key,
 )
+from ocr_assets.input_reports import unknown_inputs
+from ocr_assets.regions import inputs
 from ocr_assets.regions.input_sources import CENSUS, PARENTS, SOURCES
 from sensors.sources import input_sensor
 
