@@ -40,16 +40,7 @@ import pyarrow.parquet as pq
 import shapely
 from buildings_10m import AREA, COUNTY_COLS, COUNTY_ROWS, REGIONS, block_codes
 
-from ocr_assets.deployment_stages import (
-    ANALYSIS_FILES,
-    BUILDING_TILES,
-    BUILDINGS,
-    CENTROID_TILES,
-    PYRAMID,
-    REGIONAL_TILES,
-    STATISTICS,
-    TEMPLATE,
-)
+from ocr_assets import deployment_stages as stages
 from ocr_assets.geoparquet import (
     bbox_array,
     hilbert_order,
@@ -67,7 +58,6 @@ from ocr_assets.regions.geographies import (
     geography_schema,
 )
 from ocr_assets.regions.grid import CONUS, CONUS_WINDOW, RegionGrid, Window
-from ocr_assets.regions.risk import CLIMATES
 
 SEED = 2025
 STRIP_ROWS = 1500
@@ -89,13 +79,13 @@ class Stage:
 
 STAGES = (
     Stage("regions", "regions"),
-    Stage("pyramid", "regions", PYRAMID),
-    Stage("buildings by county", "buildings", BUILDINGS),
-    Stage("statistics", "buildings", STATISTICS),
-    Stage("analysis files", "blocks", ANALYSIS_FILES),
-    Stage("regional tiles", "blocks", REGIONAL_TILES),
-    Stage("building tiles", "buildings", BUILDING_TILES),
-    Stage("centroid tiles", "buildings", CENTROID_TILES),
+    Stage("pyramid", "regions", stages.PYRAMID),
+    Stage("buildings by county", "buildings", stages.BUILDINGS),
+    Stage("statistics", "buildings", stages.STATISTICS),
+    Stage("analysis files", "blocks", stages.ANALYSIS_FILES),
+    Stage("regional tiles", "blocks", stages.REGIONAL_TILES),
+    Stage("building tiles", "buildings", stages.BUILDING_TILES),
+    Stage("centroid tiles", "buildings", stages.CENTROID_TILES),
 )
 
 
@@ -252,18 +242,7 @@ def make_rasters(world: Path, regions: int, longitude: np.ndarray, latitude: np.
         window = CONUS.region_window(region_id)
         for row in range(window.row_start, window.row_stop, STRIP_ROWS):
             strip = Window(row, row + STRIP_ROWS, window.col_start, window.col_stop)
-            values = fine_rasters(strip, coarse, None, SEED)
-            pixels.write(
-                strip,
-                {
-                    **{
-                        (inputs.BURN_PROBABILITY_30M[climate], "BP"): values[f"BP_{climate}"]
-                        for climate in CLIMATES
-                    },
-                    (inputs.CONDITIONAL_RISK, "CRPS"): values["CRPS"],
-                    (inputs.CONDITIONAL_RISK, "RPS"): values["RPS"],
-                },
-            )
+            pixels.write(strip, fine_rasters(strip, coarse, None, SEED))
     pixels.commit()
 
 
@@ -318,7 +297,7 @@ def run_stage(stage: Stage) -> None:
     if stage.assets:
         launcher.materialize(*stage.assets)
     else:
-        launcher.materialize(*TEMPLATE)
+        launcher.materialize(*stages.TEMPLATE)
         launcher.materialize_regions(deployment.grid.valid, recompute=True)
     for line in launcher.failed_checks:
         print(line, file=sys.stderr)

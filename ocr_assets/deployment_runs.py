@@ -22,17 +22,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from ocr_assets import deployment_stages as stages
 from ocr_assets.deployment import Deployment, DeploymentError
-from ocr_assets.deployment_stages import (
-    ANALYSIS_FILES,
-    BUILDING_TILES,
-    BUILDINGS,
-    CENTROID_TILES,
-    PYRAMID,
-    REGIONAL_TILES,
-    STATISTICS,
-    TEMPLATE,
-)
 from ocr_assets.launch import GraphLauncher, LaunchError, Materialized
 from ocr_assets.regions.risk_type import RISK_NAMES
 from ocr_assets.releases import Publication, Release
@@ -171,17 +162,17 @@ def materialize_deployment(
     Raises:
         LaunchError: a run failed; of regions, it names those that failed at the last attempt.
     """
-    launcher.materialize(*TEMPLATE)
+    launcher.materialize(*stages.TEMPLATE)
     launcher.materialize_regions(region_ids, retries=retries, recompute=recompute)
     if pyramid:
-        launcher.materialize(*PYRAMID)
-    launcher.materialize(*BUILDINGS)
+        launcher.materialize(*stages.PYRAMID)
+    launcher.materialize(*stages.BUILDINGS)
     if statistics:
-        launcher.materialize(*STATISTICS)
-        launcher.materialize(*ANALYSIS_FILES)
-        launcher.materialize(*REGIONAL_TILES)
-    launcher.materialize(*BUILDING_TILES)
-    launcher.materialize(*CENTROID_TILES)
+        launcher.materialize(*stages.STATISTICS)
+        launcher.materialize(*stages.ANALYSIS_FILES)
+        launcher.materialize(*stages.REGIONAL_TILES)
+    launcher.materialize(*stages.BUILDING_TILES)
+    launcher.materialize(*stages.CENTROID_TILES)
 
 
 def publish_version(launcher: GraphLauncher) -> Release:

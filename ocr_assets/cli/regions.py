@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ocr_assets import deployment_stages as stages
 from ocr_assets.cli.app import (
     Debug,
     EnvFile,
@@ -28,16 +29,6 @@ from ocr_assets.cli.app import (
     settings_from,
 )
 from ocr_assets.deployment import Deployment, DeploymentError
-from ocr_assets.deployment_stages import (
-    ANALYSIS_FILES,
-    BUILDING_TILES,
-    BUILDINGS,
-    CENTROID_TILES,
-    PYRAMID,
-    REGIONAL_TILES,
-    STATISTICS,
-    TEMPLATE,
-)
 from resources.progress import ConsoleProgress
 from resources.settings import Settings
 
@@ -145,7 +136,7 @@ def process_region(
     try:
         for risk_name in risk_type.names:
             of_type = launcher.of(risk_name)
-            of_type.materialize(*TEMPLATE)
+            of_type.materialize(*stages.TEMPLATE)
             of_type.materialize_regions([region_id], recompute=recompute)
     finally:
         print_materialized(launcher)
@@ -177,34 +168,34 @@ def _stage(names: tuple[str, ...], summary: str, label: str, *assets: str) -> No
 _stage(
     ("partition-buildings", "aggregate"),
     "Partition the buildings of all regions by state and county.",
-    *BUILDINGS,
+    *stages.BUILDINGS,
 )
 _stage(
     ("aggregate-region-risk-summary-stats", "aggregate-regional-risk"),
     "Summarise risk for block, tract, county, state and nation.",
-    *STATISTICS,
+    *stages.STATISTICS,
 )
 _stage(
     ("write-aggregated-region-analysis-files",),
     "Write the summaries as GeoParquet, CSV, GeoJSON and GeoPackage.",
-    *ANALYSIS_FILES,
+    *stages.ANALYSIS_FILES,
 )
 _stage(
     ("create-regional-pmtiles",),
     "Tile the summaries of counties, tracts, blocks, states and the nation.",
-    *REGIONAL_TILES,
+    *stages.REGIONAL_TILES,
 )
 _stage(
     ("create-building-pmtiles", "create-pmtiles"),
     "Tile the footprints of all buildings.",
-    *BUILDING_TILES,
+    *stages.BUILDING_TILES,
 )
 _stage(
     ("create-building-centroid-pmtiles",),
     "Tile the centroids of buildings at risk.",
-    *CENTROID_TILES,
+    *stages.CENTROID_TILES,
 )
-_stage(("create-pyramid",), "Build the multiscale pyramid of the risk rasters.", *PYRAMID)
+_stage(("create-pyramid",), "Build the multiscale pyramid of the risk rasters.", *stages.PYRAMID)
 
 
 @regions_app.command("status")

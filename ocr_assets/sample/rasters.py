@@ -15,7 +15,12 @@ from pyproj import CRS, Transformer
 
 from ocr_assets.regions import grid as region_grid
 from ocr_assets.regions.grid import Window
-from ocr_assets.regions.inputs import CELL_270M, PROJECTED_CRS
+from ocr_assets.regions.inputs import (
+    BURN_PROBABILITY_30M,
+    CELL_270M,
+    CONDITIONAL_RISK,
+    PROJECTED_CRS,
+)
 from ocr_assets.regions.resample import SourceRaster, nearest
 from ocr_assets.regions.risk import CLIMATES
 from ocr_assets.sample import fields
@@ -172,15 +177,16 @@ def _wind(bounds: tuple[float, float, float, float], seed: int) -> xr.Dataset:
 
 def fine_rasters(
     window: Window, coarse: CoarseRasters, edge: DataEdge | None, seed: int
-) -> dict[str, NDArray[np.float32]]:
-    """Values over ``window`` at 30 m: ``BP_2011``, ``BP_2047``, ``CRPS`` and ``RPS``.
+) -> dict[tuple[str, str], NDArray[np.float32]]:
+    """Values over ``window`` at 30 m, by input dataset and variable.
 
-    Burn probability is the 270 m one, resampled to the nearest cell. Both risks are percent.
+    Variables are ``BP`` of each climate, and ``CRPS`` and ``RPS`` of the conditional risk. Burn
+    probability is the 270 m one, resampled to the nearest cell. Both risks are percent.
     """
     longitude, latitude = window.longitude, window.latitude
     x, y = longitude * METRES_PER_LONGITUDE, latitude * METRES_PER_LATITUDE
     values = {
-        f"BP_{climate}": _resample(dataset, dataset["BP"].values, window)
+        (BURN_PROBABILITY_30M[climate], "BP"): _resample(dataset, dataset["BP"].values, window)
         for climate, dataset in coarse.burn_probability.items()
     }
     land = _resample(coarse.burn_probability[CLIMATES[0]], coarse.land.astype(np.float32), window)
@@ -189,7 +195,8 @@ def fine_rasters(
     risk[land == TOWN] *= 0.6
     if edge is not None:
         risk[edge.beyond(longitude[None, :], latitude[:, None])] = np.nan
-    return {**values, "CRPS": risk, "RPS": values[f"BP_{CLIMATES[0]}"] * risk}
+    values[CONDITIONAL_RISK, "RPS"] = values[BURN_PROBABILITY_30M[CLIMATES[0]], "BP"] * risk
+    return {**values, (CONDITIONAL_RISK, "CRPS"): risk}
 
 
 def _resample(source: xr.Dataset, values: NDArray[np.float32], to: Window) -> NDArray[np.float32]:

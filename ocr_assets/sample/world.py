@@ -197,20 +197,10 @@ def _build(
     for row in range(filled.row_start, filled.row_stop, chunks[0]):
         strip = Window(row, row + chunks[0], filled.col_start, filled.col_stop).intersection(filled)
         values = fine_rasters(strip, coarse, edge, recipe.seed)
-        pixels.write(
-            strip,
-            {
-                **{
-                    (inputs.BURN_PROBABILITY_30M[climate], "BP"): values[f"BP_{climate}"]
-                    for climate in CLIMATES
-                },
-                (inputs.CONDITIONAL_RISK, "CRPS"): values["CRPS"],
-                (inputs.CONDITIONAL_RISK, "RPS"): values["RPS"],
-            },
-        )
+        pixels.write(strip, values)
         if window.row_start <= row < window.row_stop:
             inner = strip.intersection(window)
-            known = ~np.isnan(values["CRPS"][inner.slices_in(strip)])
+            known = ~np.isnan(values[inputs.CONDITIONAL_RISK, "CRPS"][inner.slices_in(strip)])
             with_data[inner.slices_in(window)] = known
     pixels.commit()
 

