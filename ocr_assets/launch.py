@@ -17,11 +17,8 @@ import dagster as dg
 from dagster._utils.error import SerializableErrorInfo
 
 from ocr_assets.deployment import Deployment, DeploymentError
-from ocr_assets.input_reports import unknown_inputs
 from ocr_assets.partitions import RANGE_END, RANGE_START, contiguous_ranges
-from ocr_assets.regions.checks import region_checks
 from ocr_assets.run_processes import process_tag
-from resources.catalog import CatalogError
 from resources.keys import StorageError
 from resources.progress import ProgressReporter
 
@@ -78,6 +75,8 @@ class Materialized:
 class GraphLauncher:
     """Executes selections of the graph's assets, one run after the other.
 
+    What only regions need is imported for them, so that tiles and volumes start without it.
+
     Assets of regions, and what is made from them, go by the names that they have in every type of
     risk; the deployment says of which type they are.
     """
@@ -96,8 +95,6 @@ class GraphLauncher:
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        # A check that its asset makes itself runs with the asset only.
-        self._checks = {key for check in region_checks() for key in check.check_keys}
         level = "DEBUG" if self.debug else "CRITICAL"
         self._loggers = {"loggers": {"console": {"config": {"log_level": level}}}}
 
@@ -170,6 +167,9 @@ class GraphLauncher:
 
     def _report_inputs(self) -> None:
         """Tell which inputs there are: what is made from them is then stale when they change."""
+        from ocr_assets.input_reports import unknown_inputs
+        from resources.catalog import CatalogError
+
         try:
             found = self.deployment.fingerprints(*self.deployment.catalog.datasets)
         except (CatalogError, StorageError):
@@ -182,8 +182,13 @@ class GraphLauncher:
 
         Raises LaunchError, which names the blocking checks that failed.
         """
+        from ocr_assets.regions.checks import region_checks
+
         wanted = {dg.AssetKey.from_user_string(asset) for asset in self._of_risk(assets)}
-        checks = {key for key in self._checks if key.asset_key in wanted}
+        # A check that its asset makes itself runs with the asset only.
+        checks = {
+            key for check in region_checks() for key in check.check_keys if key.asset_key in wanted
+        }
         with self.progress.task(self.deployment.key(label), 1) as advance:
             job = self.job.get_subset(asset_selection=set(), asset_check_selection=checks)
             result = job.execute_in_process(

@@ -194,3 +194,32 @@ def test_openvino_reports_to_nobody() -> None:
     for module in ("ocr_assets.definitions", "resources.inference"):
         code = f"import sys, {module}; sys.exit({found})"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, module
+
+
+@pytest.mark.parametrize(
+    ("wing", "launcher", "of_others"),
+    [
+        ("volumes", "volume_runs", {"geopandas", "icechunk", "rasterio", "xarray"}),
+        ("tiles", "tile_launch", {"icechunk", "xarray"}),
+    ],
+)
+def test_a_wing_starts_without_the_others(
+    wing: str, launcher: str, of_others: set[str], tmp_path: Path
+) -> None:
+    code = (
+        f"import sys, ocr_assets.cli.{launcher}\n"
+        "from ocr_assets.deployment import Deployment\n"
+        "from ocr_assets.graph import build_graph\n"
+        "from resources.settings import load_settings\n"
+        f"graph = build_graph(Deployment(load_settings()), wings=['{wing}'])\n"
+        "graph.resolve_implicit_global_asset_job_def()\n"
+        "print(*(name.partition('.')[0] for name in sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment({"OCR_STORAGE_ROOT": str(tmp_path)}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not of_others & set(done.stdout.split())

@@ -100,6 +100,7 @@ UPSTAIRS = (
     "ocr_assets.cli",
     "ocr_assets.dask_jobs",
     "ocr_assets.definitions",
+    "ocr_assets.graph",
     "ocr_assets.deployment",
     "ocr_assets.deployment_runs",
     "ocr_assets.ingest_steps",

@@ -6,16 +6,18 @@ import dagster as dg
 
 from ocr_assets.cli.app import errors
 from ocr_assets.cli.instance import prepare_home
-from ocr_assets.definitions import build_defs
 from ocr_assets.deployment import Deployment
 from ocr_assets.deployment_runs import DeployConfig, deployment_request
+from ocr_assets.graph import build_graph
 from ocr_assets.launch import GraphLauncher, LaunchError, error_text, user_error
 from ocr_assets.run_processes import close_abandoned_runs, process_tag
 from resources.progress import ConsoleProgress, ProgressReporter
 
 
 class Launcher(GraphLauncher):
-    """Executes selections of the graph's assets in the instance that all commands share."""
+    """Executes selections of a wing's assets in the instance that all commands share."""
+
+    wing = "regions"
 
     def __init__(
         self, deployment: Deployment, progress: ProgressReporter, *, debug: bool = False
@@ -23,8 +25,8 @@ class Launcher(GraphLauncher):
         prepare_home()
         instance = dg.DagsterInstance.get()
         close_abandoned_runs(instance)
-        definitions = build_defs(deployment, progress=progress)
-        job = definitions.resolve_implicit_global_asset_job_def()
+        graph = build_graph(deployment, progress, wings=[self.wing])
+        job = graph.resolve_implicit_global_asset_job_def()
         super().__init__(deployment, progress, instance, job, debug)
 
 
@@ -35,6 +37,8 @@ def run_deployment(
 
     Raises LaunchError if the job fails.
     """
+    from ocr_assets.definitions import build_defs
+
     prepare_home()
     with dg.DagsterInstance.get() as instance:
         close_abandoned_runs(instance)

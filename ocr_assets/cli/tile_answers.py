@@ -74,7 +74,7 @@ def stats(
     Exit status: 0 every polygon has an answer; 1 some have none or only part of one; 3 the
     polygons cannot be read.
     """
-    from ocr_assets.cli.launch import Launcher
+    from ocr_assets.cli.tile_launch import TileLauncher
     from ocr_assets.deployment import Deployment
     from ocr_assets.partitions import PARTITION
     from ocr_assets.tile_answers import ZonalRequest, answer_keys
@@ -94,7 +94,7 @@ def stats(
     }
     with input_errors():
         request = ZonalRequest(year=year, **options)
-        launcher = Launcher(Deployment(settings), ConsoleProgress(errors), debug=debug)
+        launcher = TileLauncher(Deployment(settings), ConsoleProgress(errors), debug=debug)
         launcher.materialize_configured(
             {"ops": {"zonal_statistics": {"config": options}}},
             "zonal_statistics",
@@ -180,13 +180,13 @@ def mosaic(
 
 def _stored_mosaic(settings: Settings, year: int) -> None:
     """Make the mosaic that the graph keeps of a year."""
-    from ocr_assets.cli.launch import Launcher
+    from ocr_assets.cli.tile_launch import TileLauncher
     from ocr_assets.deployment import Deployment
     from ocr_assets.partitions import PARTITION
     from ocr_assets.tile_answers import mosaic_key
 
     with input_errors():
-        launcher = Launcher(Deployment(settings), ConsoleProgress(errors), debug=settings.debug)
+        launcher = TileLauncher(Deployment(settings), ConsoleProgress(errors), debug=settings.debug)
         launcher.materialize_configured({}, "tree_cover_mosaic", tags={PARTITION: str(year)})
     tell(f"{TileLibrary(settings).storage.uri(mosaic_key(year))}: all tiles of {year}")
 

@@ -16,6 +16,8 @@ from ocr_assets.tile_library import SourceKey
 class TileLauncher(Launcher):
     """Makes sources of tiles, many in a run."""
 
+    wing = "tiles"
+
     def make(
         self, keys: Sequence[SourceKey], *, again: bool = False, retries: int = 0
     ) -> dict[SourceKey, str]:

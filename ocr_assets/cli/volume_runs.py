@@ -66,6 +66,8 @@ def add_volumes(instance: dg.DagsterInstance, volumes: Iterable[str]) -> None:
 class VolumeLauncher(Launcher):
     """Reads volumes one after the other."""
 
+    wing = "volumes"
+
     def read(
         self,
         job_type: str,
