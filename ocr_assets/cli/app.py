@@ -132,11 +132,13 @@ def explain(error: Exception) -> str | None:
 
 def print_table(title: str, columns: list[str], rows: list[list[Any]], right: set[str]) -> None:
     """Print a table; columns in ``right`` are aligned to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
+    # A title of the table's own would be folded to its width, paths in it included.
+    console.print(title, style="bold", markup=False, highlight=False, soft_wrap=True)
     console.print(table)
 
 
