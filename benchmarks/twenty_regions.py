@@ -391,12 +391,12 @@ def stored_bytes(folder: Path) -> int:
 
 def report(spent: Mapping[str, Spent]) -> None:
     """Print what the stages took."""
-    print(f"{'stage':22}{'wall s':>9}{'CPU s':>9}{'peak GB':>9}{'read GB':>9}{'wrote GB':>9}"
-          f"{'stored GB':>10}")  # fmt: skip
+    print(f"{'stage':22}{'wall s':>9}{'CPU s':>9}{'peak GB':>10}{'read GB':>10}"
+          f"{'wrote GB':>10}{'stored GB':>10}")  # fmt: skip
     for name, one in spent.items():
         gigabytes = (one.peak, one.read, one.written, one.stored)
         print(f"{name:22}{one.wall:9.0f}{one.cpu:9.0f}"
-              + "".join(f"{value / 1e9:9.2f}" for value in gigabytes))  # fmt: skip
+              + "".join(f"{value / 1e9:10.2f}" for value in gigabytes))  # fmt: skip
 
 
 def figures_of(file: Path | None, size: Mapping[str, int]) -> dict[str, Spent]:
@@ -449,7 +449,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--regions", type=int, default=len(REGIONS))
     parser.add_argument("--per-region", type=int, default=400_000, help="buildings of one region")
-    parser.add_argument("--only", action="append", default=[], help="run these stages only")
+    names = [stage.name for stage in STAGES]
+    parser.add_argument(
+        "--only", action="append", default=[], choices=names, help="run these stages only"
+    )
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     parser.add_argument("--than", type=Path, help="figures of a smaller run, to extrapolate")
     parser.add_argument("--core-hour", type=float, default=0.045, help="dollars")

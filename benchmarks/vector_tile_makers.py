@@ -1,4 +1,4 @@
-"""Vector tiles: the makers that install from PyPI, on the same synthetic buildings, in one run.
+"""Vector tiles: makers that come as Python packages, on the same synthetic buildings, in one run.
 
 Each maker runs twice in a process of its own: wall and CPU seconds and peak memory are those of
 the second run, and both archives have to have the same bytes to count as the same. Then the tiles
@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from ocr_assets.geoparquet import bbox_array, wkb_array, write_geoparquet
 from ocr_assets.regions import geojson_lines as geojson
 from ocr_assets.regions.fire_risk import FIRE
+from ocr_assets.regions.mercator import WORLD, world_steps
 from ocr_assets.regions.pmtiles import read_header, tile_lengths
 from ocr_assets.regions.vector_tiles import building_centroid_tiles, building_tiles
 from resources.manifest import sha256_file
@@ -293,8 +294,7 @@ def tile_place(
     longitude: NDArray[np.float64], latitude: NDArray[np.float64], zoom: int
 ) -> NDArray[np.float64]:
     """Column and row of Web Mercator tiles, with the part of the tile, shape ``(n, 2)``."""
-    y = (1 - np.arcsinh(np.tan(np.radians(latitude))) / np.pi) / 2
-    return np.column_stack([(longitude + 180) / 360, y]) * 2**zoom
+    return world_steps(longitude, latitude) / (WORLD >> zoom)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ process call :func:`materialize_deployment` and :func:`publish_version`.
 """
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -195,21 +195,41 @@ def publish_version(launcher: GraphLauncher) -> Release:
 
 def retry_command(settings: Settings, region_ids: Sequence[str], config: DeployConfig) -> str:
     """The command that computes exactly these regions of a deployment, and what follows them."""
-    command = ["ocr", "deploy", "run", "--environment", settings.environment]
+    place = ["--environment", settings.environment]
     if settings.version:
-        command += ["--version", settings.version]
-    command += [part for id_ in region_ids for part in ("--region-id", id_)]
-    if config.risk_types != [RISK_NAMES[0]]:
-        several = len(set(config.risk_types)) > 1
-        command += ["--risk-type", "all" if several else config.risk_types[0]]
+        place += ["--version", settings.version]
     wanted = {
         "--write-regional-stats": config.write_regional_stats,
         "--create-pyramid": config.create_pyramid,
         "--publish": config.publish,
     }
-    command += [option for option, given in wanted.items() if given]
-    revision = [f"OCR_REVISION={settings.revision}"] if settings.revision > 1 else []
-    return shlex.join([*revision, *command])
+    options = [option for option, given in wanted.items() if given]
+    chosen = region_options(region_ids, config.risk_types)
+    return command_line(settings, "deploy", "run", *place, *chosen, *options)
+
+
+def region_options(region_ids: Sequence[str], risk_names: Collection[str]) -> list[str]:
+    """Options of a command that computes these regions for these types of risk."""
+    options = [part for id_ in region_ids for part in ("--region-id", id_)]
+    names = set(risk_names)
+    if names != {RISK_NAMES[0]}:
+        options += ["--risk-type", "all" if len(names) > 1 else names.pop()]
+    return options
+
+
+def command_line(settings: Settings, *arguments: str) -> str:
+    """A command of ours for a shell; variables name the place where no option does."""
+    place = {
+        "--environment": ("OCR_ENVIRONMENT", settings.environment),
+        "--version": ("OCR_VERSION", settings.version),
+        "--revision": ("OCR_REVISION", settings.revision if settings.revision > 1 else None),
+    }
+    variables = [
+        f"{name}={value}"
+        for option, (name, value) in place.items()
+        if value and option not in arguments
+    ]
+    return shlex.join([*variables, "ocr", *arguments])
 
 
 def deploy_job(settings: Settings, graph: Graph) -> dg.JobDefinition:

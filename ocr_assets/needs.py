@@ -25,8 +25,9 @@ AGGREGATION = Stage("aggregation", memory=4, cores=2, disk=60, vm_type="c8g.12xl
 """All buildings by state and county: 1.0 GB at the peak for 10 million of them, and 0.4 kB of disk
 for each."""
 
-STATISTICS = Stage("statistics", memory=4, cores=2, disk=2, vm_type="m8g.16xlarge")
-"""Statistics of one level of geographies: 1.0 GB at the peak for 10 million buildings."""
+STATISTICS = Stage("statistics", memory=4, cores=2, disk=5, vm_type="m8g.16xlarge")
+"""Statistics of one level of geographies: 1.0 GB at the peak for 10 million buildings, and 0.5 kB
+of disk for each geography."""
 
 ANALYSIS_FILES = Stage(
     "analysis-files", memory=2, cores=1, disk=50, vm_type="r8g.4xlarge", vm_disk=100
@@ -35,9 +36,9 @@ ANALYSIS_FILES = Stage(
 each."""
 
 VECTOR_TILES = Stage(
-    "vector-tiles", memory=4, cores=2, disk=20, vm_type="c8g.12xlarge", vm_disk=250
+    "vector-tiles", memory=4, cores=2, disk=80, vm_type="c8g.12xlarge", vm_disk=250
 )
-"""One archive of vector tiles."""
+"""One archive of vector tiles: 0.45 kB of disk for each building."""
 
 PYRAMID = Stage("pyramid", memory=4, cores=2, disk=300, vm_type="m8g.4xlarge", vm_disk=500)
 """The pyramid of all regions: 0.6 GB at the peak, and 0.7 GB of disk for each region."""

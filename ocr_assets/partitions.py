@@ -6,7 +6,7 @@ a job type.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
@@ -58,6 +58,11 @@ def tile_year_partitions() -> dg.MultiPartitionsDefinition:
     return dg.MultiPartitionsDefinition({TILE: TILES, YEAR: YEARS})
 
 
+def tile_partitions(source: str) -> dg.PartitionsDefinition[str]:
+    """Partitions of a source, or of the tree cover, of tiles: terrain belongs to no year."""
+    return TILES if source == "elevation" else tile_year_partitions()
+
+
 def tile_year_tags(year: int, tile: tile_grid.Tile) -> dict[str, str]:
     """Tags of a run that makes a tile of one year."""
     return _tags(dg.MultiPartitionKey({TILE: tile.key, YEAR: str(year)}))
@@ -66,6 +71,25 @@ def tile_year_tags(year: int, tile: tile_grid.Tile) -> dict[str, str]:
 def _tags(key: dg.MultiPartitionKey) -> dict[str, str]:
     dimensions = key.keys_by_dimension.items()
     return {PARTITION: str(key)} | {f"{PARTITION}/{name}": value for name, value in dimensions}
+
+
+def run_partitions(
+    instance: dg.DagsterInstance,
+    tags: Mapping[str, str],
+    definition: dg.PartitionsDefinition[str],
+) -> list[str] | None:
+    """Keys of the partitions that the tags of a run name; None if they name none.
+
+    Raises:
+        DagsterError: an end of a range is no partition, or is none any more.
+    """
+    if PARTITION in tags:
+        return [tags[PARTITION]]
+    if RANGE_START not in tags or RANGE_END not in tags:
+        return None
+    asked = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        return list(definition.get_partition_keys_in_range(asked))
 
 
 def contiguous_ranges(

@@ -20,7 +20,7 @@ from ocr_assets.regions.analysis_files import file_metadata, write_analysis_file
 from ocr_assets.regions.building_partitions import open_buildings, partition_buildings
 from ocr_assets.regions.geographies import Level, geography_schema
 from ocr_assets.regions.pyramid import PyramidReport, build_pyramid, level_means_agree
-from ocr_assets.regions.risk_type import RiskType
+from ocr_assets.regions.risk_type import RISK_NAMES, RiskType
 from ocr_assets.regions.statistics import write_statistics
 from ocr_assets.regions.vector_tiles import TileReport, regional_tiles
 from resources.io_managers import Artefact, StoredFile, StoredTable
@@ -39,6 +39,14 @@ BUILDING_TILE_MODULES = (
     "regions/tile_pyramid.py",
 )
 REGIONAL_TILE_MODULES = (*_TILE_MODULES, "regions/tippecanoe.py")
+
+PYRAMID_MODULES = {
+    name: tuple(
+        f"regions/{module}.py" for module in ("pyramid", "risk_type", "template", f"{name}_risk")
+    )
+    for name in RISK_NAMES
+}
+"""Source files that decide what a pyramid and its attributes say, by type of risk."""
 
 LEVEL_MEANS, MEANS_AGREE = "level means", "level means agree"
 """Metadata of the pyramid: a table in Markdown, and whether every level has the same means."""
@@ -179,7 +187,7 @@ def make_pyramid(deployment: Deployment, folder: Path) -> Artefact:
     started = time.perf_counter()
     ledger = deployment.current_ledger()
     lineage = deployment.lineage(
-        code_version("regions/pyramid.py"),
+        code_version(*PYRAMID_MODULES[deployment.risk_name]),
         {region_id: content_hash(entry) for region_id, entry in ledger.items()},
     )
     place = folder / "pyramid.zarr"

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ocr_assets.lineage import code_version, content_hash
+from ocr_assets.lineage import code_version, content_hash, same_origin
 from ocr_assets.tile_library import TREE_COVER, SourceKey, SourceRecord, TileLibrary
+from ocr_assets.tile_sources import noticed
 from ocr_assets.tiles.grid import Tile
 from resources.gdal_storage import gdal_access, gdal_path
 from resources.manifest import sha256_file
@@ -64,10 +65,11 @@ class AnswerError(ValueError):
 
 @dataclass(frozen=True)
 class PublishedTile:
-    """A tile that there is: its key, and a fingerprint of its content."""
+    """A tile that there is: its key, a fingerprint of its content, and what to know of it."""
 
     key: str
     fingerprint: str
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def published_tiles(
         place = tiles.keys(key)["cog"]
         record = tiles.record(key)
         if record is not None:
-            return tile, PublishedTile(place, record.files["cog"]["sha256"])
+            notice = str(record.report.get("notice", ""))
+            return tile, PublishedTile(place, record.files["cog"]["sha256"], notice)
         info = tiles.storage.head(place)
         return tile, PublishedTile(place, str(info.etag)) if info else None
 
@@ -177,11 +180,32 @@ def contents_of(found: Mapping[Tile, PublishedTile]) -> str:
     return content_hash({tile.key: one.fingerprint for tile, one in found.items()})
 
 
-def mosaics(tiles: TileLibrary) -> dict[int, str]:
-    """Keys of the mosaics that there are, by year."""
+@dataclass(frozen=True)
+class Mosaic:
+    """A mosaic that there is: its key, and what everybody has to know who sees it."""
+
+    key: str
+    notice: str
+
+
+def mosaics(tiles: TileLibrary) -> dict[int, Mosaic]:
+    """The mosaics that there are, by year."""
     years = [int(name) for name in tiles.storage.folders() if re.fullmatch(r"\d{4}", name)]
     keys = {year: mosaic_key(year) for year in years}
-    return {year: key for year, key in keys.items() if tiles.storage.exists(key)}
+    return {
+        year: Mosaic(key, _notice(tiles, year))
+        for year, key in keys.items()
+        if tiles.storage.exists(key)
+    }
+
+
+def _notice(tiles: TileLibrary, year: int) -> str:
+    record = tiles.stored(_mosaic_record(year))
+    return str(record.report.get("notice", "")) if record else ""
+
+
+def _mosaic_record(year: int) -> str:
+    return f"{mosaic_key(year)}.lineage.json"
 
 
 def make_mosaic(tiles: TileLibrary, year: int) -> Answer:
@@ -201,19 +225,22 @@ def make_mosaic(tiles: TileLibrary, year: int) -> Answer:
         {"tiles": contents_of(found)},
         {"year": year, "tiles": len(found)},
     )
-    record_key = f"{mosaic_key(year)}.lineage.json"
-    record = tiles.stored(record_key)
-    if record is not None and record.lineage == lineage:
+    record = tiles.stored(_mosaic_record(year))
+    if record is not None and same_origin(record.lineage, lineage):
         return Answer(record, time.perf_counter() - started, skipped=True)
     _require_one_raster(tiles, found)
     with opened(tiles, found) as paths, tempfile.TemporaryDirectory(prefix="ocr-tile-") as folder:
         path = Path(folder, "mosaic.tif")
         box = write_mosaic_cog(list(paths.values()), path, lineage)
         rows, columns = box.shape
-        report = {"tiles": len(found), "pixels": rows * columns, "bounds": list(box.bounds)}
-        record = tiles.keep(
-            record_key, {"mosaic": mosaic_key(year)}, {"mosaic": path}, lineage, report
-        )
+        report = {
+            "tiles": len(found),
+            "pixels": rows * columns,
+            "bounds": list(box.bounds),
+            **noticed(one.notice for one in found.values()),
+        }
+        keys = {"mosaic": mosaic_key(year)}
+        record = tiles.keep(_mosaic_record(year), keys, {"mosaic": path}, lineage, report)
     return Answer(record, time.perf_counter() - started)
 
 
@@ -283,7 +310,8 @@ def zonal_answer(tiles: TileLibrary, request: ZonalRequest) -> ZonalAnswer:
         for path in files.values():
             write_table(table, path, lineage)
         record_key = f"{keys['geoparquet']}.lineage.json"
-        record = tiles.keep(record_key, keys, files, lineage, _figures(table))
+        report = {**_figures(table), **noticed(one.notice for one in found.values())}
+        record = tiles.keep(record_key, keys, files, lineage, report)
     return ZonalAnswer(record, time.perf_counter() - started, table=table)
 
 

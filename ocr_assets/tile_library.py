@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -199,7 +198,9 @@ class TileLibrary(SharedOnWorkers):
 
     @contextmanager
     def _network_file(self, place: str | None) -> Iterator[Path | None]:
-        """A local file of a network, while it is loaded."""
+        """A local file of a network, while it is loaded; errors name its place."""
+        from ocr_assets.tiles.networks import NetworkError
+
         if place is None or "://" not in place:
             yield None if place is None else Path(place)
             return
@@ -209,9 +210,12 @@ class TileLibrary(SharedOnWorkers):
         names = [name, str(path.with_suffix(".bin"))] if path.suffix == ".xml" else [name]
         with tempfile.TemporaryDirectory(prefix="ocr-network-") as folder:
             for each in names:
-                with storage.local_copy(each) as copy:
-                    shutil.move(copy, Path(folder, each))
-            yield Path(folder, name)
+                Path(folder, each).write_bytes(storage.read_bytes(each))
+            try:
+                yield Path(folder, name)
+            except ValueError as error:
+                told = str(error).replace(folder, place.rpartition("/")[0])
+                raise NetworkError(told if place in told else f"{place}: {told}") from error
 
     # What is stored
 
@@ -233,6 +237,11 @@ class TileLibrary(SharedOnWorkers):
     def record(self, key: SourceKey) -> SourceRecord | None:
         """What is stored of a source; None if nothing is, or not all of it."""
         return self.stored(self.record_key(key))
+
+    def notice(self, key: SourceKey) -> str:
+        """What has to be known by everybody who sees what is stored; mostly nothing."""
+        record = self.record(key)
+        return str(record.report.get("notice", "")) if record else ""
 
     def stored(self, record_key: str) -> SourceRecord | None:
         """What a record says is stored; None if there is no record, or a file has another size."""

@@ -25,7 +25,7 @@ from ocr_assets.tile_library import (
     SourceRecord,
     TileLibrary,
 )
-from ocr_assets.tile_sources import MadeSource
+from ocr_assets.tile_sources import MadeSource, noticed
 from ocr_assets.tiles.features import Features, feature_cube
 from ocr_assets.tiles.networks import TreeCoverNetwork
 from ocr_assets.tiles.product import (
@@ -131,6 +131,7 @@ def make_tree_cover(tiles: TileLibrary, key: SourceKey, *, again: bool = False) 
             "share without data": _share(cover == NODATA),
             "share hidden by clouds": _share(features.unseen),
             "mean tree cover": _mean(cover),
+            **noticed(tiles.notice(source_of(key, source)) for source in SOURCES),
         }
         record = tiles.store(key, paths, lineage, report)
     seconds = time.perf_counter() - started

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,8 @@ def make_source(tiles: TileLibrary, key: SourceKey, *, again: bool = False) -> M
             for name, path in ard.FILES[key.source].items()
         }
         lineage, report, preview = make[key.source](tiles, key, paths)
-        record = tiles.store(key, paths, lineage, report)
+        notice = tiles.imagery(key.source).notice
+        record = tiles.store(key, paths, lineage, {**report, **noticed([notice])})
     return MadeSource(record, time.perf_counter() - started, preview)
 
 
@@ -137,6 +138,12 @@ def _sentinel2(tiles: TileLibrary, key: SourceKey, paths: Mapping[str, Path]) ->
         ],
     }
     return lineage, report, source_previews.optical_preview(value)
+
+
+def noticed(notices: Iterable[str]) -> dict[str, str]:
+    """Part of a report: what to know of anything that what it is made of says so of, if any."""
+    told = sorted({notice for notice in notices if notice})
+    return {"notice": " ".join(told)} if told else {}
 
 
 def _rounded(value: float) -> float:

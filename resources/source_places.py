@@ -27,8 +27,8 @@ class SourcePlace(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    address: str | None = Field(None, pattern=r"^(https?|s3)://[^\s]+$")
-    endpoint: str | None = Field(None, pattern=r"^https?://[^/\s]+/?$")
+    address: str | None = Field(None, pattern=r"^(https?|s3)://[^\s/@]+(/\S*)?$")
+    endpoint: str | None = Field(None, pattern=r"^https?://[^/\s@]+/?$")
     region: str | None = None
     vintage: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     sha256: dict[str, Sha256 | None] = Field(default_factory=dict)

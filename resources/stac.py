@@ -5,6 +5,7 @@ not belong here: reading files (:mod:`resources.cog_reader`) and choosing scenes
 
 A local folder holds ``{collection}.json``, a STAC ItemCollection whose assets are files in that
 folder or remote ones. Everything that takes imagery from a service takes it from there as well.
+A ``notice`` in that document, such as that the imagery is synthetic, goes with all made of it.
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ class StacImagery:
         """Address or folder, and collection."""
         return f"{self._place} ({self._collection})"
 
+    @property
+    def notice(self) -> str:
+        """See :class:`ocr_assets.tiles.scenes.Imagery`; raises as :meth:`search`."""
+        return str(self._document.get("notice", "")) if self._folder is not None else ""
+
     def search(self, area: BaseGeometry, first: date | None, last: date | None) -> list[Scene]:
         """See :class:`ocr_assets.tiles.scenes.Imagery`.
 
@@ -98,6 +104,11 @@ class StacImagery:
 
     @cached_property
     def _local_scenes(self) -> list[Scene]:
+        return self._scenes(self._document["features"], None, None)
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        """The ItemCollection of a local folder."""
         path = Path(self._place, f"{self._collection}.json")
         try:
             document = json.loads(path.read_bytes())
@@ -108,7 +119,8 @@ class StacImagery:
             ) from None
         except ValueError as error:
             raise UnexpectedAnswerError(f"{path} is not JSON: {error}") from error
-        return self._scenes(_features(document, str(path)), None, None)
+        _features(document, str(path))
+        return dict(document)
 
     def _ask(self, area: BaseGeometry, first: date | None, last: date | None) -> list[Scene]:
         api = _CheckedApi(self._patience)

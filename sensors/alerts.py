@@ -43,6 +43,9 @@ _UNDECIDED_SECONDS = 30.0
 """How long a failed run may wait for Dagster to say whether it is tried again."""
 
 _PARTITIONS_SHOWN = 10
+_LONGEST_COMMAND = 2500
+"""Characters of a command that is told whole: the webhook cuts a section soon after."""
+
 _Ending = Literal[dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS]
 _FAILURE: _Ending = dg.DagsterEventType.RUN_FAILURE
 _SUCCESS: _Ending = dg.DagsterEventType.RUN_SUCCESS
@@ -150,6 +153,8 @@ def _news(instance: dg.DagsterInstance, cursor: _Cursor, now: float) -> tuple[li
             limit=RUNS_AT_ONCE,
             ascending=True,
         ).records:
+            if len(told) == RUNS_AT_ONCE:
+                break
             run = instance.get_run_by_id(record.event_log_entry.run_id)
             if run is not None:
                 if _undecided(instance, run, record.timestamp, now):
@@ -188,12 +193,13 @@ def _message(
     if finished := len(news) - failed:
         parts.append(f"{finished} deployments finished" if finished > 1 else "deployment finished")
     title = f"ocr {deployment.settings.environment}: {', '.join(parts)}"
-    return title, [
-        _failure_text(instance, deployment, one.run)
-        if one.failed
-        else _success_text(instance, one.run)
-        for one in news
-    ]
+    sections: list[str] = []
+    for one in news:
+        if one.failed:
+            sections += _failure_texts(instance, deployment, one.run)
+        else:
+            sections.append(_success_text(instance, one.run))
+    return title, sections
 
 
 def _success_text(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
@@ -215,18 +221,25 @@ def _place(run: dg.DagsterRun) -> str:
     return plain(" ".join(place) or run.job_name)
 
 
-def _failure_text(instance: dg.DagsterInstance, deployment: Deployment, run: dg.DagsterRun) -> str:
+def _failure_texts(
+    instance: dg.DagsterInstance, deployment: Deployment, run: dg.DagsterRun
+) -> list[str]:
+    """What failed, and in a section of its own how it is tried again."""
     reason, told = _failure_of(instance, run)
-    partitions, command = retry(instance, deployment, run, told)
+    again = retry(instance, deployment, run, told)
     what = f"deployment to {_place(run)}" if run.job_name == DEPLOY_JOB else _assets(run)
     lines = [f"*Failed: {what}*", plain(shortened(reason, 1000)), f"run `{run.run_id}`"]
-    if partitions:
-        shown = ", ".join(partitions[:_PARTITIONS_SHOWN])
-        more = ", …" if len(partitions) > _PARTITIONS_SHOWN else ""
-        lines.append(f"{len(partitions)} partitions: {plain(shown)}{more}")
-    if command:
-        lines.append(f"try exactly these again: `{plain(command)}`")
-    return "\n".join(lines)
+    if again.partitions:
+        shown = ", ".join(again.partitions[:_PARTITIONS_SHOWN])
+        more = ", …" if len(again.partitions) > _PARTITIONS_SHOWN else ""
+        lines.append(f"{len(again.partitions)} partitions: {plain(shown)}{more}")
+    sections = ["\n".join(lines)]
+    command = plain(again.command)
+    if len(command) > _LONGEST_COMMAND:
+        sections.append(f"too many to name in one command; try them again by {again.otherwise}")
+    elif command:
+        sections.append(f"try exactly these again: `{command}`")
+    return sections
 
 
 def _assets(run: dg.DagsterRun) -> str:

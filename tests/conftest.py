@@ -108,6 +108,16 @@ def finished_tiles(sample_imagery: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of the sample volume with their transcripts, made once. Nobody writes to it."""
+    from volume_worlds import sample_pages
+
+    from ocr_assets.sample.volume import VOLUME
+
+    return made_once(tmp_path_factory, "pages", sample_pages) / VOLUME
+
+
+@pytest.fixture(scope="session")
 def stac_server() -> Iterator[StacServer]:
     """A STAC API on loopback that misbehaves as it is told."""
     from stac_server import StacServer

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from source_files import REPOSITORY
 
 from ocr_assets.cli.app import app
 
-REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
 README = REPOSITORY / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
@@ -24,11 +24,6 @@ COMPARISON = DOCS / "coming-from.md"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _SHELL = {"console", "bash", "sh"}
-
-
-def page_name(path: Path) -> str:
-    """A page relative to the repository."""
-    return path.relative_to(REPOSITORY).as_posix()
 
 
 def ours(page: Path) -> str:

@@ -142,10 +142,10 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def wait_until(what: str, look: Any, timeout: float = 90) -> Any:
-    """What ``look`` gives, once it gives something."""
+def wait_until(what: str, look: Any, timeout: float = 90, pause: float = 0.05) -> Any:
+    """What ``look`` gives, once it gives something. Looks are ``pause`` seconds apart."""
     deadline = time.monotonic() + timeout
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return found

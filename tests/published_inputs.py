@@ -28,9 +28,15 @@ from file_server import FileServer
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
-from ocr_assets.ingestion import Ingestion
+from ocr_assets.ingestion import Ingested, Ingestion
 from ocr_assets.regions.grid import RegionGrid, Window
-from ocr_assets.regions.input_sources import CENSUS, FLAME_LENGTHS, RISK_COMPONENTS, SOURCES
+from ocr_assets.regions.input_sources import (
+    CENSUS,
+    FLAME_LENGTHS,
+    RISK_COMPONENTS,
+    SOURCES,
+    Choice,
+)
 from resources.catalog import Catalog
 from resources.settings import Settings
 
@@ -40,6 +46,7 @@ GRID = RegionGrid(
 BOUNDS = GRID.window.bounds
 ALBERS = "EPSG:5070"
 NODATA = -9999.0
+EVERYTHING, COLORADO_AND_WYOMING = Choice(), Choice(states=("08", "56"))
 
 
 def cells(size: float, crs: str = ALBERS) -> tuple[Affine, int, int]:
@@ -351,3 +358,10 @@ def put_winds(server: str, bucket: str) -> None:
             if path.is_file():
                 key = f"conus404/hourly.zarr/{path.relative_to(folder)}"
                 put_public(server, bucket, key, path.read_bytes())
+
+
+def bring_in(ingestion: Ingestion, name: str, choice: Choice = EVERYTHING) -> dict[str, Ingested]:
+    """Download a source and process what becomes of it, by name."""
+    source = ingestion.source(name)
+    ingestion.download(source, choice)
+    return {dataset: ingestion.process(dataset, choice) for dataset in choice.datasets(source)}

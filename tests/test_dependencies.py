@@ -30,7 +30,7 @@ ALLOWED = re.compile(
 """Licences of which one has to be named."""
 
 FORBIDDEN = re.compile(
-    r"\b[AS]?GPL|General Public|Affero|SSPL|BUSL|Business Source|Commercial|Proprietary|"
+    r"\b[ALS]?GPL|General Public|Affero|SSPL|BUSL|Business Source|Commercial|Proprietary|"
     r"Commons Clause",
     re.IGNORECASE,
 )
@@ -142,4 +142,5 @@ def test_exceptions_are_still_needed() -> None:
         assert FORBIDDEN.search(licence(name)), name
     assert FORBIDDEN.search("GNU Affero General Public License v3")
     assert FORBIDDEN.search("AGPL-3.0-only")
+    assert FORBIDDEN.search("MIT AND LGPL-3.0-or-later")
     assert not ALLOWED.search("GPL-3.0-only")

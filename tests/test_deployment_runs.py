@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
+from engines import wait_until
 from sample_worlds import World, environment
 
 from ocr_assets import deployment_runs, launch
@@ -270,11 +270,12 @@ def test_an_environment_has_one_deployment_at_a_time(world: World, home: Path) -
         assert first.stdout.readline() == "at work\n"
         with start() as second:
             storage = instance.event_log_storage
-            deadline = time.monotonic() + 120
-            while not storage.get_concurrency_info("deployment_qa").pending_step_count:
-                assert time.monotonic() < deadline
+
+            def one_waits() -> bool:
                 assert second.poll() is None
-                time.sleep(0.1)
+                return storage.get_concurrency_info("deployment_qa").pending_step_count > 0
+
+            wait_until("the second deployment to wait", one_waits, 120)
             first.communicate("end\n", timeout=120)
             assert second.stdout is not None
             assert second.stdout.readline() == "at work\n"

@@ -15,18 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from documented import (
-    DOCS,
-    PAGES,
-    README,
-    REPOSITORY,
-    mentions,
-    ocr_commands,
-    ours,
-    page_name,
-    program,
-    shell_lines,
-)
+from documented import DOCS, PAGES, README, mentions, ocr_commands, ours, program, shell_lines
+from source_files import REPOSITORY, name_of
 
 from resources.settings import Settings
 
@@ -156,7 +146,7 @@ def parse(arguments: list[str]) -> None:
 
 def fenced() -> list[Any]:
     return [
-        pytest.param(arguments, id=f"{page_name(page)}-{number}")
+        pytest.param(arguments, id=f"{name_of(page)}-{number}")
         for page in PAGES
         for number, arguments in enumerate(
             found for line in shell_lines(page.read_text()) for found in ocr_commands(line)
@@ -212,7 +202,7 @@ def unknown_words(mention: str) -> list[str]:
     return [word for word in words if word.startswith("-") and word.rstrip(",") not in options]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_that_a_page_mentions_exists(page: Path) -> None:
     unknown = {mention: unknown_words(mention) for mention in mentions(page)}
     assert {mention: words for mention, words in unknown.items() if words} == {}
@@ -228,8 +218,8 @@ def test_a_wrong_mention_would_be_found() -> None:
 # -- settings
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_setting_that_a_name_ofs_exists(page: Path) -> None:
     named = set(_VARIABLE.findall(ours(page)))
     groups = {name for name in named if name.endswith("_")}
     assert named - groups - SETTINGS == set()

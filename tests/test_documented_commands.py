@@ -1,8 +1,9 @@
-"""Every command that the documentation shows is executed, as it is written there.
+"""What the documentation shows to type is executed, or accounted for.
 
 The commands of a wing are executed one after the other in one folder, as a reader would type them.
-What needs a server, a cluster or much time is executed by the test that is named here; that test
-has to contain the words of the command. A line that is in none of these lists fails.
+For what needs a server, a cluster or much time tests are named here that execute it, or its parts
+one by one; these have to contain the words of the command. A line that is in none of these lists
+fails. Of benchmarks and of targets of `make` it is only shown that they and their options exist.
 """
 
 from __future__ import annotations
@@ -19,19 +20,10 @@ from pathlib import Path
 import boto3
 import geopandas
 import pytest
-from documented import (
-    PAGES,
-    REPOSITORY,
-    command_and_options,
-    command_of,
-    mentions,
-    page_name,
-    spellings,
-    typed,
-)
+from documented import PAGES, command_and_options, command_of, mentions, spellings, typed
 from published_inputs import Published
 from sample_worlds import Outcome, World
-from volume_worlds import sample_pages
+from source_files import REPOSITORY, name_of
 
 from ocr_assets.regions.input_sources import CENSUS
 from ocr_assets.sample.imagery import DEFAULT_TILES
@@ -55,6 +47,11 @@ REGIONS: Session = {
     "ocr create-building-centroid-pmtiles": (0, "building_centroid_pmtiles 1 5,826 features"),
     "ocr map --risk-type wind": (1, "make them with `ocr run --risk-type wind` first"),
     "ocr run --all-region-ids --platform coiled": (1, "`pip install coiled`, then `coiled login`"),
+}
+
+FROM_A_FILE: Session = {
+    "ocr deploy status --env-file staging.env": (0, "qa nothing"),
+    "ocr run --all-region-ids --env-file staging.env": (0, "region_risk 11 792,000 pixels"),
 }
 
 RELEASES: Session = {
@@ -155,17 +152,17 @@ INPUTS: Session = {
     ),
 }
 
-SESSIONS = (REGIONS, RELEASES, TILES, VOLUMES, INPUTS)
+SESSIONS = (REGIONS, FROM_A_FILE, RELEASES, TILES, VOLUMES, INPUTS)
 
 _STAGES = "cli/test_regions.py::test_stages_one_by_one"
 _RELEASING = "cli/test_deploy.py::test_versions_are_published_taken_back_and_pruned"
 _WHOLE_GRAPH = "sample_worlds.py::materialize_everything"
-_ON_DASK = "end_to_end/test_dask.py::test_the_command_line_chooses_the_platform"
+_ON_DASK = "end_to_end/test_dask.py::test_what_is_left_of_all_regions_by_command"
 
 ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "ocr dev": ("end_to_end/running_dagster.py::RunningDagster",),
     "ocr worker": ("end_to_end/test_worker.py::Worker",),
-    "ocr map": ("cli/test_workplace.py::test_the_map_is_served_until_interrupted",),
+    "ocr map": ("cli/test_workplace.py::served",),
     "ocr status --watch": ("cli/test_status_command.py::test_watching_goes_on_until_interrupted",),
     "ocr --install-completion": ("cli/test_completion.py::test_a_shell_is_taught",),
     "ocr config": ("cli/test_workplace.py::test_config_as_a_table_explains_each_variable",),
@@ -184,11 +181,7 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
         _WHOLE_GRAPH,
         _ON_DASK,
     ),
-    "ocr run --all-region-ids --platform dask": (_WHOLE_GRAPH, _ON_DASK),
-    "ocr run --all-region-ids --env-file staging.env": (
-        "cli/test_regions.py::test_settings_may_come_from_a_file",
-        _WHOLE_GRAPH,
-    ),
+    "ocr run --all-region-ids --platform dask": (_ON_DASK,),
     "ocr run --process-retries N": ("cli/test_regions.py::test_one_bad_region_beside_good_ones",),
     "ocr run --wipe": ("cli/test_regions.py::test_wiping_says_what_and_begins_anew",),
     "ocr regions compare 1.0.0 1.1.0": (
@@ -216,7 +209,10 @@ ELSEWHERE: Mapping[str, tuple[str, ...]] = {
         "engines.py::DaskProcesses",
     ),
 }
-"""Commands that another test executes: with these words, and what the reader has in their place."""
+"""Commands that other tests execute, whole or in parts.
+
+They have these words, and what a reader would have in their place.
+"""
 
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 
@@ -242,6 +238,11 @@ def play(session: Session, ocr: Ocr, before: Callable[[], object] = lambda: None
 def test_regions(finished_copy: World, ocr: Ocr, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished_copy.folder)
     Path("deploy").symlink_to(REPOSITORY / "deploy")
+    # The places are in the file alone.
+    places = {name: value for name, value in finished_copy.variables().items() if "OCR_" in name}
+    lines = [f"{name}={value}" for name, value in places.items()]
+    Path("staging.env").write_text("\n".join(lines))
+    play(FROM_A_FILE, partial(ocr, **dict.fromkeys(places, "")))
     play(REGIONS, ocr)
 
 
@@ -299,10 +300,9 @@ def test_volumes(
     world: World,
     ocr: Ocr,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
+    pages: Path,
 ) -> None:
     monkeypatch.chdir(world.folder)
-    pages = sample_pages(tmp_path_factory.mktemp("pages"))
     for volume, page in (("WSAMPLE-ISAMPLE", "0003"), ("W22084-I0886", "0002")):
         folder = world.root / "input" / "volumes" / volume
         folder.mkdir(parents=True)
@@ -319,13 +319,20 @@ def test_inputs(published: Published, ocr: Ocr) -> None:
 
 @cache
 def words_of(test: str) -> frozenset[str]:
-    """What a function or class of the tests, and the constants of its module, say in strings."""
+    """What a function or class of the tests, and the constants of its module, say in strings.
+
+    Strings that stand alone are documentation, and say nothing.
+    """
     file, _, name = test.partition("::")
     module = ast.parse((REPOSITORY / "tests" / file).read_text())
     (found,) = [node for node in module.body if getattr(node, "name", None) == name]
     constants = [node for node in module.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    within = [inner for outer in (found, *constants) for inner in ast.walk(outer)]
+    alone = {id(node.value) for node in within if isinstance(node, ast.Expr)}
     said = set()
-    for node in (inner for outer in (found, *constants) for inner in ast.walk(outer)):
+    for node in within:
+        if id(node) in alone:
+            continue
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             said |= {node.value, *node.value.split()}
         elif isinstance(node, ast.keyword) and node.arg:  # of the function behind the command
@@ -351,15 +358,17 @@ def test_the_test_that_is_named_has_the_words_of_the_command(line: str) -> None:
 
 
 def test_a_test_without_the_words_would_be_found() -> None:
-    tests = ("cli/test_workplace.py::test_the_map_is_served_until_interrupted",)
+    tests = ("cli/test_workplace.py::served",)
     assert lacking("ocr map --latest", tests) == ["--latest"]
     assert lacking("ocr deploy prune", tests) == ["deploy", "prune"]
+    assert "Strings that stand" not in words_of("test_documented_commands.py::words_of")
+    assert "alone" not in words_of("test_documented_commands.py::words_of")
 
 
 EXECUTED = {*ELSEWHERE, *(line for session in SESSIONS for line in session)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_of_a_page_is_executed(page: Path) -> None:
     missing = []
     for words in typed(page):
@@ -385,7 +394,7 @@ def is_executed(mention: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_that_a_page_mentions_is_executed(page: Path) -> None:
     assert [mention for mention in mentions(page) if not is_executed(mention)] == []
 

@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from source_files import MODULES, REPOSITORY, TEST_MODULES, name_of
 
 from ocr_assets import deployment, tile_answers, tile_library, tile_products, volume_library
 from ocr_assets.regions.risk_type import RISK_NAMES
 
-REPOSITORY = Path(__file__).parent.parent
 WINGS = ("regions", "tiles", "volumes")
 ORCHESTRATION = ("assets.py", "checks.py", "jobs.py")
 """Modules of a wing that know Dagster."""
@@ -35,16 +35,6 @@ READS_THE_ENVIRONMENT = {
 
 LONGEST_MODULE = 500
 """Lines. A module has one purpose; one that is much longer has two."""
-
-MODULES = sorted(
-    path
-    for package in ("ocr_assets", "resources", "sensors")
-    for path in (REPOSITORY / package).rglob("*.py")
-)
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
 
 
 @cache
@@ -249,7 +239,7 @@ def test_what_is_public_is_documented(path: Path) -> None:
     assert not list(undocumented(module.body, ""))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", [*MODULES, *TEST_MODULES], ids=name_of)
 def test_modules_have_one_purpose(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST_MODULE
 

@@ -13,6 +13,11 @@ from hypothesis import strategies as st
 
 from ocr_assets import lineage as lineage_module
 from ocr_assets.lineage import code_version, content_hash, lineage, package_version
+from ocr_assets.region_products import PYRAMID_MODULES
+from ocr_assets.regions.pyramid import build_pyramid
+from ocr_assets.regions.risk_type import RiskType
+from ocr_assets.regions.risk_types import RISK_TYPES
+from ocr_assets.regions.template import attributes
 
 FACTS: dict[str, Any] = {
     "environment": "qa",
@@ -21,6 +26,13 @@ FACTS: dict[str, Any] = {
     "inputs": {"b": "2", "a": "1"},
     "configuration": {"method": "corrected", "grid": "conus"},
 }
+
+
+@pytest.mark.parametrize("risk", RISK_TYPES.values(), ids=RISK_TYPES.keys())
+def test_a_pyramid_is_of_the_code_that_names_its_variables(risk: RiskType) -> None:
+    says = {risk.compute, RiskType, attributes, build_pyramid}
+    files = {one.__module__.removeprefix("ocr_assets.").replace(".", "/") + ".py" for one in says}
+    assert files == set(PYRAMID_MODULES[risk.name])
 
 
 def test_the_record_names_everything() -> None:

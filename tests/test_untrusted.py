@@ -8,13 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-REPOSITORY = Path(__file__).parent.parent
-MODULES = sorted(
-    path
-    for package in ("ocr_assets", "resources", "sensors")
-    for path in (REPOSITORY / package).rglob("*.py")
-)
+from source_files import MODULES, name_of
 
 UNPICKLING = {"cloudpickle", "dill", "hickle", "joblib", "marshal", "pickle", "shelve"}
 """Modules that make code of data."""
@@ -33,10 +27,6 @@ DANGEROUS = {
     "yaml.load",
 }
 """Calls that execute what they read, or write wherever it says."""
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(REPOSITORY).as_posix()
 
 
 def called(node: ast.Call) -> str:

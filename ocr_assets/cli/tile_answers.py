@@ -216,8 +216,8 @@ def preview(
             raise RequestError(f"{source} goes with{'out' if source == 'elevation' else ''} --year")
         key = SourceKey(source, chosen, year)
         place = output or f"{chosen.key}_{year or 'terrain'}_{source}.png"
-        with local_output(place, settings) as path:
-            path.write_bytes(_picture(library, key))
+        target, name = split_uri(place, settings.s3)
+        target.write_bytes(name, _picture(library, key))
     tell(f"{key}: {place}")
 
 

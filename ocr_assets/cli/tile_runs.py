@@ -114,7 +114,7 @@ def run(
         found = read_tiles(tiles, settings)
     tell_problems(found.problems)
     library = TileLibrary(settings)
-    todo = {source: _todo(library, source, found, overwrite=overwrite) for source in wanted}
+    todo = _todo(library, wanted, found, overwrite=overwrite)
     _print_plan(found, todo, mem)
     if not any(todo.values()):
         tell("nothing to do: all of it is there (--overwrite makes it again)")
@@ -255,20 +255,40 @@ def _sources(text: str) -> list[Source]:
 
 
 def _todo(
-    library: TileLibrary, source: Source, found: Request, *, overwrite: bool
-) -> list[SourceKey]:
-    """What has to be made: what is missing, and what would be made another way now."""
+    library: TileLibrary, sources: Sequence[Source], found: Request, *, overwrite: bool
+) -> dict[Source, list[SourceKey]]:
+    """What has to be made of each source, in the order of ``sources``.
+
+    That is what is missing, what would be made another way now, and tree cover of data that is made
+    anew: what it is made of cannot be compared before that.
+    """
     from ocr_assets.tile_history import source_keys
+    from ocr_assets.tile_products import source_of
+
+    todo: dict[Source, list[SourceKey]] = {}
+    for source in sources:
+        keys = source_keys(source, list(found))
+        if not overwrite:
+            remade = {key for made in todo.values() for key in made}
+            fed = {
+                key
+                for key in keys
+                if source == TREE_COVER and any(source_of(key, one) in remade for one in SOURCES)
+            }
+            due = fed | _not_done(library, source, [key for key in keys if key not in fed])
+            keys = [key for key in keys if key in due]
+        todo[source] = keys
+    return todo
+
+
+def _not_done(library: TileLibrary, source: Source, keys: Sequence[SourceKey]) -> set[SourceKey]:
     from ocr_assets.tile_products import product_state
 
-    keys = source_keys(source, list(found))
-    if overwrite:
-        return keys
     if source == TREE_COVER:
         library.tree_cover_network, library.superresolution_network  # noqa: B018 - read once
     with ThreadPoolExecutor(_LOOKS_AT_ONCE) as pool:
         states = list(pool.map(lambda key: product_state(library, key), keys))
-    return [key for key, state in zip(keys, states, strict=True) if state != "done"]
+    return {key for key, state in zip(keys, states, strict=True) if state != "done"}
 
 
 def _print_plan(found: Request, todo: dict[Source, list[SourceKey]], mem: int) -> None:
@@ -351,14 +371,9 @@ def _ready(
 ) -> tuple[list[SourceKey], list[SourceKey]]:
     """Tiles whose analysis-ready data is there, and those that have to wait for it."""
     from ocr_assets.tile_history import stored
+    from ocr_assets.tile_products import source_of
 
-    needed = {
-        key: [
-            SourceKey(source, key.tile, None if source == "elevation" else key.year)
-            for source in SOURCES
-        ]
-        for key in keys
-    }
+    needed = {key: [source_of(key, source) for source in SOURCES] for key in keys}
     there = stored(library, {one for ones in needed.values() for one in ones})
     ready = [key for key, ones in needed.items() if all(one in there for one in ones)]
     return ready, [key for key in keys if key not in set(ready)]

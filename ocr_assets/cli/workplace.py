@@ -181,15 +181,19 @@ def map_(
         if deployment.storage.exists(key)
     }
     tiles = TileLibrary(settings)
+    covers = mosaics(tiles)
     pictures = {
-        f"tree-cover-{year}": TreeCoverPicture(tiles.storage, key, year)
-        for year, key in mosaics(tiles).items()
+        f"tree-cover-{year}": TreeCoverPicture(tiles.storage, cover.key, year)
+        for year, cover in covers.items()
     }
     if not archives and not pictures:
         raise DeploymentError(
             f"there are no vector tiles in {deployment.storage.uri('pmtiles')}; "
-            f"make them with `ocr run --risk-type {risk_type.value}` first"
+            f"make them with `ocr run --risk-type {risk_type.value}`, or a mosaic of tree cover "
+            "with `ocr tiles mosaic --year YEAR`"
         )
+    notices = [deployment.catalog.notice] if archives else []
+    notices += [cover.notice for cover in covers.values()]
     page = PageSettings(
         title=deployment.risk.map.title if archives else "Tree cover",
         subject=page_subject(deployment.risk),
@@ -197,9 +201,14 @@ def map_(
         version=deployment.settings.version_label if archives else "",
         attribution=(
             *(deployment.attribution if archives else ()),
-            *(["Tree cover: contains modified Copernicus Sentinel data"] if pictures else ()),
+            *(
+                f"Tree cover: contains modified Copernicus Sentinel data {year}"
+                for year, cover in covers.items()
+                # What is made of other imagery, such as synthetic one, says so.
+                if not cover.notice
+            ),
         ),
-        notice=deployment.catalog.notice if archives else "",
+        notice=" ".join(dict.fromkeys(notice for notice in notices if notice)),
     )
     with MapServer(archives, page, port=port, pictures=pictures).running() as address:
         console.print(f"map: {address} (Ctrl+C ends it)")

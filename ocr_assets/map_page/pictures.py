@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import rasterio
 from affine import Affine
+from numpy.typing import NDArray
+from rasterio.coords import disjoint_bounds
 from rasterio.enums import Resampling
+from rasterio.transform import array_bounds
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 
@@ -30,26 +34,20 @@ _HALF = math.pi * 6_378_137
 _LEGEND = (10, 25, 50, 75, 100)
 
 
-class PictureSource(Protocol):
-    """A raster that the map shows below everything else."""
-
-    def describe(self) -> dict[str, Any]:
-        """Title, bounds in degrees, highest zoom, and legend, for the page."""
-
-    def piece(self, zoom: int, x: int, y: int) -> bytes | None:
-        """PNG of a piece in the XYZ scheme; None where the raster is not."""
-
-
 @dataclass(frozen=True)
 class TreeCoverPicture:
-    """The mosaic of tree cover of a year."""
+    """The mosaic of tree cover of a year: a :class:`~ocr_assets.map_page.server.PictureSource`."""
 
     storage: Storage
     key: str
     year: int
 
     def describe(self) -> dict[str, Any]:
-        """See :class:`PictureSource`."""
+        """Title, bounds in degrees, highest zoom, and legend.
+
+        Raises:
+            RasterioError: the mosaic is gone, or cannot be read.
+        """
         with gdal_access(self.storage), rasterio.open(gdal_path(self.storage, self.key)) as file:
             bounds = transform_bounds(file.crs, "EPSG:4326", *file.bounds)
         colours = colour_table()
@@ -64,18 +62,41 @@ class TreeCoverPicture:
         }
 
     def piece(self, zoom: int, x: int, y: int) -> bytes | None:
-        """See :class:`PictureSource`."""
+        """PNG of a piece in the XYZ scheme; None where the mosaic is not.
+
+        A piece of a low zoom is drawn from an overview, whose pixels are means of percents.
+
+        Raises:
+            RasterioError: the mosaic is gone, or cannot be read.
+        """
         if not (0 <= zoom <= MAX_ZOOM and 0 <= x < 2**zoom and 0 <= y < 2**zoom):
             return None
         pixel = 2 * _HALF / 2**zoom / SIDE
         corner = Affine(pixel, 0, x * SIDE * pixel - _HALF, 0, -pixel, _HALF - y * SIDE * pixel)
-        with (
-            gdal_access(self.storage),
-            rasterio.open(gdal_path(self.storage, self.key)) as file,
-            WarpedVRT(
-                file, crs=_WEB, transform=corner, width=SIDE, height=SIDE,
-                resampling=Resampling.nearest, src_nodata=NODATA, nodata=NODATA,
-            ) as piece,
-        ):  # fmt: skip
-            cover = piece.read(1)
+        with gdal_access(self.storage):
+            path = gdal_path(self.storage, self.key)
+            with rasterio.open(path) as file:
+                bounds = transform_bounds(_WEB, file.crs, *array_bounds(SIDE, SIDE, corner))
+                if disjoint_bounds(bounds, file.bounds):
+                    return None
+                level = _overview(file, 360 / 2**zoom / SIDE)
+            cover = _warped(path, corner, level)
         return None if (cover == NODATA).all() else tree_cover_preview(cover, SIDE)
+
+
+def _overview(file: rasterio.DatasetReader, pixel: float) -> dict[str, int]:
+    """Option that opens the coarsest overview whose pixels are no longer than ``pixel`` degrees."""
+    levels = [i for i, n in enumerate(file.overviews(1)) if n * file.res[0] <= pixel]
+    return {"overview_level": levels[-1]} if levels else {}
+
+
+def _warped(path: str, corner: Affine, level: dict[str, int]) -> NDArray[np.uint8]:
+    with (
+        rasterio.open(path, **level) as file,
+        WarpedVRT(
+            file, crs=_WEB, transform=corner, width=SIDE, height=SIDE,
+            resampling=Resampling.nearest, src_nodata=NODATA, nodata=NODATA,
+        ) as piece,
+    ):  # fmt: skip
+        cover: NDArray[np.uint8] = piece.read(1)
+    return cover

@@ -21,9 +21,9 @@ from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ocr_assets.map_page.pictures import PictureSource
 from ocr_assets.map_page.ranges import UnsatisfiableRangeError, requested_range
 from ocr_assets.map_page.subject import PageSubject
 from resources.storage import ObjectInfo, Storage
@@ -86,6 +86,20 @@ class StoredArchive:
     def read_range(self, start: int, length: int) -> bytes:
         """``length`` bytes from ``start`` on, or fewer at its end."""
         return self.storage.read_range(self.key, start, length)
+
+
+class PictureSource(Protocol):
+    """A raster that the map shows below everything else."""
+
+    def describe(self) -> dict[str, Any]:
+        """Title, bounds in degrees, highest zoom, and legend, for the page."""
+
+    def piece(self, zoom: int, x: int, y: int) -> bytes | None:
+        """PNG of a piece in the XYZ scheme; None where the raster is not.
+
+        Raises:
+            RasterioError: the raster is gone, or cannot be read.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +278,13 @@ class _Handler(BaseHTTPRequestHandler):
             start += len(piece)
 
     def _send_piece(self, source: PictureSource, zoom: int, x: int, y: int) -> None:
-        content = source.piece(zoom, x, y)
+        from rasterio.errors import RasterioError
+
+        try:
+            content = source.piece(zoom, x, y)
+        except RasterioError:
+            self._refuse(HTTPStatus.NOT_FOUND, "The picture is gone.")
+            return
         if content is None:
             # The map takes this for an empty piece, without an error in the browser's log.
             self._head(HTTPStatus.NO_CONTENT, None, None, {"Cache-Control": "no-cache"})

@@ -94,19 +94,14 @@ def hilbert_keys(box):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def shared_bits(keys, before):  # type: ignore[no-untyped-def]
-    """Leading bits that each key has in common with the one before it, uint8 ``(n,)``.
+def shared_bits(one, other):  # type: ignore[no-untyped-def]
+    """Leading bits that two keys have in common.
 
-    Two bits are a zoom: with 10 bits in common both lie in the same tile of zoom 5. ``before`` is
-    the key before the first, -1 if there is none: then it shares nothing.
+    Two bits are a zoom: with 10 bits in common both lie in the same tile of zoom 5.
     """
-    shared = np.empty(len(keys), np.uint8)
-    for i in range(len(keys)):
-        differing = keys[i] ^ before
-        before = keys[i]
-        bits = 0 if differing < 0 else 2 * LEVELS
-        while differing > 0:
-            differing >>= 1
-            bits -= 1
-        shared[i] = bits
-    return shared
+    differing = one ^ other
+    bits = 2 * LEVELS
+    while differing > 0:
+        differing >>= 1
+        bits -= 1
+    return bits

@@ -11,6 +11,7 @@ import json
 import shutil
 import struct
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ _DEGREE = 10_000_000
 _ROOT_BYTES = 16_384 - _HEADER.size
 _LEAF_ENTRIES = 4096
 _COPIED = 1 << 20
+
+_DAMAGED = (OSError, EOFError, ValueError, zlib.error)
+"""What reading compressed parts of a damaged archive raises."""
 
 Bounds = tuple[float, float, float, float]
 """West, south, east, north in degrees."""
@@ -98,12 +102,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raw = file.read(header.metadata_length)
     try:
         return json.loads(gzip.decompress(raw))
-    except (OSError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise ArchiveError(f"{path}: its metadata cannot be read ({error}).") from error
 
 
 def tile_lengths(path: Path) -> NDArray[np.int64]:
-    """Bytes of every tile of the archive at ``path``, compressed as they are, in order of ids.
+    """Bytes of every entry of the archive at ``path``, compressed as they are, in order of ids.
+
+    An entry is a tile, or a run of tiles that are alike.
 
     Raises:
         ArchiveError: the archive or its directories cannot be read.
@@ -127,7 +133,7 @@ def tile_lengths(path: Path) -> NDArray[np.int64]:
     try:
         with path.open("rb") as file:
             return lengths(file, header.root_offset, header.root_length)
-    except (OSError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise ArchiveError(f"{path}: its directory cannot be read ({error}).") from error
 
 
@@ -218,10 +224,11 @@ def _directories(ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[by
     """The root directory and the leaf directories behind it, if one directory is not enough."""
     offsets = np.cumsum(lengths) - lengths
     runs = np.ones(len(ids), np.int64)
-    root = _directory(ids, runs, lengths, offsets)
+    # A directory has more than a byte for each entry; to see that takes a kilobyte for each.
+    root = _directory(ids, runs, lengths, offsets) if len(ids) <= _ROOT_BYTES else None
     size = _LEAF_ENTRIES
     leaves: list[bytes] = []
-    while len(root) > _ROOT_BYTES:
+    while root is None or len(root) > _ROOT_BYTES:
         starts = range(0, len(ids), size)
         leaves = [
             _directory(*(column[at : at + size] for column in (ids, runs, lengths, offsets)))

@@ -207,7 +207,7 @@ def group_quantiles(
         depends on the set of values and not on their order.
     """
     if groups == 1:
-        count = np.array([len(values)])
+        count, start = np.array([len(values)]), np.zeros(1, np.intp)
         ordered = np.sort(values)
         total = np.array([_total(ordered)])
     else:
@@ -215,7 +215,6 @@ def group_quantiles(
         ordered = _sorted_within_groups(group, values)
         start = np.cumsum(count) - count
         total = np.add.reduceat(ordered, start, dtype=np.float64) if groups else np.zeros(0)
-    start = np.cumsum(count) - count
     result: dict[str, NDArray[np.floating[Any]]] = {"mean": total / count}
     for name, quantile in _QUANTILES.items():
         rank = quantile * (count - 1)

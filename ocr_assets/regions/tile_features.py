@@ -150,7 +150,8 @@ class FeatureSorter:
         """All features along the curve; those at the same place in the order they came."""
         if not self._runs:
             return self._sorted()
-        runs = [*self._runs, self._sorted()]
+        # Files that are still mapped would keep their disk after they are unlinked.
+        runs, self._runs = [*self._runs, self._sorted()], []
         merged = _StoredFeatures(self._folder, "merged")
         for low, high in pairwise(_splits([run.key for run in runs])):
             parts = []

@@ -3,9 +3,11 @@
 Belongs here: thinning, the limit of a tile, tiles of one zoom after the other, and the archive.
 Does not belong here: the bytes of a tile (``tile_encoding``) and of the archive (``pmtiles``).
 
-The highest zoom has every feature. A lower zoom has the first feature of every cell of a grid that
-is nested from zoom to zoom: as fine as half a pixel, coarser only where a tile would be too large.
-So what a zoom shows is the same for the same features, and is in every higher zoom.
+The highest zoom has every feature. A lower zoom has one feature of every cell of a grid that is
+nested from zoom to zoom: as fine as half a pixel, coarser only where a tile would be too large.
+It is the one with the least hash of its number, so that it lies anywhere in the cell: always the
+first, or the one in the middle, would draw the grid. So what a zoom shows is the same for the same
+features, and is in every higher zoom.
 """
 
 from __future__ import annotations
@@ -121,12 +123,7 @@ class _Maker:
         self._features = features
         self._folder = folder
         self._encoder = LayerEncoder(layer.name, layer.keys)
-        self._shared = np.concatenate(
-            [
-                shared_bits(features.key[low:high], features.key[low - 1] if low else -1)
-                for low, high in _blocks(len(features))
-            ]
-        )
+        self._hidden = _hidden_bits(features.key, features.number)
 
     def detail(self, zoom: int, fit: int) -> int:
         """Bits of the finest grid of which no tile of ``zoom`` shows more than ``fit`` cells."""
@@ -134,7 +131,7 @@ class _Maker:
         fullest = np.zeros(_EVERY, np.int64)
         tile = -1
         for low, high in _blocks(len(self._features)):
-            rows = self._features.key[low:high], self._shared[low:high]
+            rows = self._features.key[low:high], self._hidden[low:high]
             tile = _count_cells(*rows, 2 * (LEVELS - zoom), tile, counts, fullest)
         _keep_fullest(counts, fullest)
         # Place ``n`` tells of the grid of ``n + 1`` bits. A tile has two cells at least.
@@ -172,7 +169,7 @@ class _Maker:
         """One tile with a coarser grid, as fine as the limit allows, and the grid's bits."""
         while True:
             detail -= 1
-            members = members.only(self._shared[members.row] < detail)
+            members = members.only(self._hidden[members.row] < detail)
             (plain,) = self._encode(zoom, members, detail)
             if len(packed := _packed(plain)) <= LARGEST_TILE or detail <= 2 * zoom + 1:
                 return packed, detail
@@ -183,7 +180,7 @@ class _Maker:
         stray_tile, stray_row = self._strays(zoom, detail)
         waiting = np.empty(0, np.int64)
         for low, high in _blocks(len(features)):
-            shown = low + np.flatnonzero(self._shared[low:high] < detail)
+            shown = low + np.flatnonzero(self._hidden[low:high] < detail)
             waiting = np.concatenate([waiting, shown])
             tile = features.key[waiting] >> shift
             complete, bound = len(waiting), np.iinfo(np.int64).max
@@ -209,7 +206,7 @@ class _Maker:
         found = [np.empty((0, 2), np.int64)]
         if len(features.shape):
             for low, high in _blocks(len(features)):
-                rows = features.key[low:high], features.box[low:high], self._shared[low:high]
+                rows = features.key[low:high], features.box[low:high], self._hidden[low:high]
                 found.append(_reached(*rows, detail, zoom, low))
         tile, row = np.concatenate(found).T
         order = np.lexsort((row, tile))
@@ -258,14 +255,49 @@ def _bounds(features: TileFeatures) -> Bounds:
 
 
 @njit(cache=True, nogil=True)
-def _count_cells(keys, shared, shift, tile, counts, fullest):  # type: ignore[no-untyped-def]
-    """Count features by their shared bits, tile by tile; the last tile stays open."""
+def _hidden_bits(keys, numbers):  # type: ignore[no-untyped-def]
+    """Bits of the finest grid in whose cell another feature has a smaller hash, uint8 ``(n,)``.
+
+    Grids of more bits show the feature. Keys are sorted, so of all with a smaller hash the nearest
+    on either side shares most with it. A stack has those that wait for their nearest one behind;
+    hashes grow along it.
+    """
+    hidden = np.zeros(len(keys), np.uint8)
+    waiting, hashes = np.empty(64, np.int64), np.empty(64, np.uint64)
+    depth = 0
+    for i in range(len(keys)):
+        value = _hash(numbers[i])
+        while depth and hashes[depth - 1] > value:
+            depth -= 1
+            last = waiting[depth]
+            hidden[last] = max(hidden[last], shared_bits(keys[last], keys[i]))
+        if depth:
+            hidden[i] = shared_bits(keys[waiting[depth - 1]], keys[i])
+        if depth == len(waiting):
+            waiting, hashes = np.append(waiting, waiting), np.append(hashes, hashes)
+        waiting[depth], hashes[depth] = i, value
+        depth += 1
+    return hidden
+
+
+@njit(cache=True, nogil=True)
+def _hash(number):  # type: ignore[no-untyped-def]
+    """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): no two numbers have the same."""
+    value = np.uint64(number)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def _count_cells(keys, hidden, shift, tile, counts, fullest):  # type: ignore[no-untyped-def]
+    """Count features by the bits that hide them, tile by tile; the last tile stays open."""
     for i in range(len(keys)):
         here = keys[i] >> shift
         if here != tile:
             _keep_fullest(counts, fullest)
             tile = here
-        counts[shared[i]] += 1
+        counts[hidden[i]] += 1
     return tile
 
 
@@ -279,7 +311,7 @@ def _keep_fullest(counts, fullest):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _reached(keys, boxes, shared, detail, zoom, first):  # type: ignore[no-untyped-def]
+def _reached(keys, boxes, hidden, detail, zoom, first):  # type: ignore[no-untyped-def]
     """Tile and row of every shown box in a tile that is not its own, int64 ``(n, 2)``."""
     shift = LEVELS - zoom
     margin = _MARGIN << (shift - EXTENT_LEVELS)
@@ -287,7 +319,7 @@ def _reached(keys, boxes, shared, detail, zoom, first):  # type: ignore[no-untyp
     found = np.empty((64, 2), np.int64)
     count = 0
     for i in range(len(keys)):
-        if shared[i] >= detail:
+        if hidden[i] >= detail:
             continue
         own = keys[i] >> (2 * shift)
         west, east = max((boxes[i, 0] - margin) >> shift, 0), (boxes[i, 2] + margin) >> shift

@@ -155,8 +155,8 @@ def building_tiles(
 
     Raises:
         GeoParquetError: a file is unreadable, truncated or lacks a column.
-        TileInputError: a geometry is not a polygon or not in longitude and latitude.
-        TileError: the tile maker is missing or failed.
+        TileInputError: a geometry is not a polygon, not in longitude and latitude, or wider than
+            :data:`_WIDEST` degrees.
     """
 
     def encode(rows: pa.Table) -> TileFeatures:
@@ -217,7 +217,10 @@ def regional_tiles(
         The report. Without any geography the archive is valid and holds no feature.
 
     Raises:
-        GeoParquetError, TileInputError, TileError: see :func:`building_tiles`.
+        GeoParquetError: see :func:`building_tiles`.
+        TileInputError: a geometry is not a polygon or not in longitude and latitude, a table lacks
+            a column, or there is no layer for a level.
+        TileError: the tile maker is missing or failed.
     """
     if unknown := sorted(set(statistics) - set(REGION_LAYERS)):
         raise TileInputError(

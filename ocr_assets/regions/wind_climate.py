@@ -179,13 +179,28 @@ def _state(
 ) -> _State:
     """All hours of a block counted in."""
     hours = hourly.sizes["time"]
+    most_fire = math.ceil(FIRE_SHARE * hours)
+    state = _counted(hourly, block, method, rotation, pool, most_fire)
+    if state.counts[:, 1].max() <= most_fire:
+        return state
+    # There is memory for one of them.
+    del state
+    return _counted(hourly, block, method, rotation, pool, hours)
+
+
+def _counted(
+    hourly: xr.Dataset,
+    block: Block,
+    method: Method,
+    rotation: tuple[NDArray[np.float64], NDArray[np.float64]],
+    pool: ThreadPoolExecutor,
+    most_fire: int,
+) -> _State:
+    """All hours of a block, of which up to ``most_fire`` are fire weather, counted in."""
     cosine, sine = (values[block.slices].ravel() for values in rotation)
-    for most_fire in (math.ceil(FIRE_SHARE * hours), hours):
-        state = _State.empty(block, hours, most_fire, index_form(method))
-        for weather in _pieces(hourly, block):
-            state.add(weather, (cosine, sine), method, pool)
-        if state.counts[:, 1].max() <= most_fire:
-            break
+    state = _State.empty(block, hourly.sizes["time"], most_fire, index_form(method))
+    for weather in _pieces(hourly, block):
+        state.add(weather, (cosine, sine), method, pool)
     return state
 
 

@@ -18,7 +18,7 @@ import shapely
 from ocr_assets.sample.imagery import DEFAULT_TILES, NOTICE, build_sample_imagery
 from ocr_assets.tiles.grid import Tile, TileGrid, tile_geobox
 
-VERSION = 1
+VERSION = 2
 """Part of the recipe: raised when the same recipe gives another world."""
 
 YEAR = 2023

@@ -8,6 +8,7 @@ beside it, a text file of the same name.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
@@ -64,7 +65,7 @@ class SampleVolumeError(RuntimeError):
 
 
 def build_sample_volume(folder: Path, font_folders: tuple[Path, ...] = FONT_FOLDERS) -> Path:
-    """Make the volume in ``folder`` and return its own folder.
+    """Make the volume in ``folder`` and return its own folder; what is there already is kept.
 
     Raises:
         SampleVolumeError: the font, or the library that shapes complex scripts, is missing.
@@ -79,9 +80,17 @@ def build_sample_volume(folder: Path, font_folders: tuple[Path, ...] = FONT_FOLD
             place = (_MARGIN[0], _MARGIN[1] + number * _LINE_PITCH)
             drawing.text(place, line, font=font, fill=0, language="bo")
         bilevel = page.point(lambda level: 255 * (level > 128)).convert("1")
-        bilevel.save(target / f"{name}.tif", compression="group4", dpi=(300, 300))
-        (target / f"{name}.txt").write_text("\n".join(lines) + "\n", "utf-8")
+        image = io.BytesIO()
+        bilevel.save(image, "TIFF", compression="group4", dpi=(300, 300))
+        _keep(target / f"{name}.tif", image.getvalue())
+        _keep(target / f"{name}.txt", ("\n".join(lines) + "\n").encode())
     return target
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write a file, unless it has this content already."""
+    if not path.is_file() or path.read_bytes() != content:
+        path.write_bytes(content)
 
 
 def _font(folders: tuple[Path, ...]) -> ImageFont.FreeTypeFont:

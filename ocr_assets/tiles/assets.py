@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ocr_assets import needs
 from ocr_assets.lineage import code_version
-from ocr_assets.partitions import TILES, YEARS, tile_year_partitions
+from ocr_assets.partitions import YEARS, tile_partitions
 from ocr_assets.tile_library import (
     SOURCE_MODULES,
     TREE_COVER,
@@ -74,7 +74,7 @@ def source_asset(tiles: TileLibrary, source: Source) -> dg.AssetsDefinition:
                 source, description=DESCRIPTIONS[source], kinds={"stac", "geotiff"}, **COMMON
             )
         ],
-        partitions_def=TILES if source == "elevation" else tile_year_partitions(),
+        partitions_def=tile_partitions(source),
         backfill_policy=dg.BackfillPolicy.multi_run(tiles.settings.tiles_per_run),
         # One run at a time asks a service, with many requests at once.
         pool=f"imagery_{source}",
@@ -109,7 +109,7 @@ def tree_cover_asset(tiles: TileLibrary) -> dg.AssetsDefinition:
                 **COMMON,
             )
         ],
-        partitions_def=tile_year_partitions(),
+        partitions_def=tile_partitions(TREE_COVER),
         backfill_policy=dg.BackfillPolicy.multi_run(tiles.settings.tiles_per_run),
         # One run at a time fills the machine, with as many tiles at once as it has room for.
         pool=TREE_COVER,

@@ -14,14 +14,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
-from ocr_assets.partitions import (
-    PARTITION,
-    RANGE_END,
-    RANGE_START,
-    TILES,
-    YEARS,
-    tile_year_partitions,
-)
+from ocr_assets.partitions import YEARS, run_partitions, tile_partitions
 from ocr_assets.tile_library import SOURCES, TREE_COVER, Source, SourceKey, TileLibrary
 from ocr_assets.tiles.ard import BANDS_10M, BANDS_20M, ArdError, coarser, read_header
 from ocr_assets.tiles.assets import source_key
@@ -66,9 +59,7 @@ def _check(
     def check(
         context: dg.AssetCheckExecutionContext, tiles: dg.ResourceParam[TileLibrary]
     ) -> dg.AssetCheckResult:
-        keys = _partitions(
-            context, source, TILES if source == "elevation" else tile_year_partitions()
-        )
+        keys = _partitions(context, source, tile_partitions(source))
 
         def look(partition: str) -> str | None:
             return _problem(tiles, source_key(source, partition), examine)
@@ -98,13 +89,9 @@ def _partitions(
     definition: dg.PartitionsDefinition[str],
 ) -> list[str]:
     """Partitions that the run materialized, or all that were if it did not say."""
-    tags = context.run.tags
-    if PARTITION in tags:
-        return [tags[PARTITION]]
-    if RANGE_START in tags and RANGE_END in tags:
-        asked = dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])
-        with dg.partition_loading_context(dynamic_partitions_store=context.instance):
-            return list(definition.get_partition_keys_in_range(asked))
+    named = run_partitions(context.instance, context.run.tags, definition)
+    if named is not None:
+        return named
     return sorted(context.instance.get_materialized_partitions(dg.AssetKey(asset)))
 
 
@@ -231,6 +218,13 @@ def shows_its_tiles(
 
 
 def _mosaic_problem(tiles: TileLibrary, year: int) -> str | None:
+    try:
+        return _examine_mosaic(tiles, year)
+    except (StorageError, rasterio.errors.RasterioError) as error:
+        return str(error)
+
+
+def _examine_mosaic(tiles: TileLibrary, year: int) -> str | None:
     from ocr_assets.tile_answers import contents_of, mosaic_key, opened, published_tiles
 
     record = tiles.stored(f"{mosaic_key(year)}.lineage.json")
@@ -240,16 +234,13 @@ def _mosaic_problem(tiles: TileLibrary, year: int) -> str | None:
     if record.lineage["inputs"] != {"tiles": contents_of(there)}:
         return "it is made of other tiles than there are now; materialize it again"
     chosen = dict(list(there.items())[:: -(-len(there) // COMPARED_TILES)])
-    try:
-        with (
-            opened(tiles, chosen) as paths,
-            rasterio.open(gdal_path(tiles.storage, mosaic_key(year))) as mosaic,
-        ):
-            if mosaic.crs != CRS or not np.isclose(mosaic.res, 1 / PIXELS_PER_DEGREE).all():
-                return f"its pixels are {mosaic.res} in {mosaic.crs}"
-            shares = {tile: _differing(mosaic, path) for tile, path in paths.items()}
-    except rasterio.errors.RasterioError as error:
-        return str(error)
+    with (
+        opened(tiles, chosen) as paths,
+        rasterio.open(gdal_path(tiles.storage, mosaic_key(year))) as mosaic,
+    ):
+        if mosaic.crs != CRS or not np.isclose(mosaic.res, 1 / PIXELS_PER_DEGREE).all():
+            return f"its pixels are {mosaic.res} in {mosaic.crs}"
+        shares = {tile: _differing(mosaic, path) for tile, path in paths.items()}
     tile = max(shares, key=lambda one: shares[one])
     if shares[tile] > _DIFFERING:
         return f"{shares[tile]:.0%} of the pixels of {tile} are others in it"

@@ -112,6 +112,11 @@ class Imagery(Protocol):
         """Where they come from, for messages and lineage."""
         ...
 
+    @property
+    def notice(self) -> str:
+        """What everybody has to know who sees anything made of them; mostly nothing."""
+        ...
+
     def search(self, area: BaseGeometry, first: date | None, last: date | None) -> list[Scene]:
         """Scenes that touch ``area`` and were taken from ``first`` to ``last``, in order of time.
 

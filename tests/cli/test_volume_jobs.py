@@ -18,7 +18,7 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from sample_worlds import Outcome, World
-from volume_worlds import sample_pages, transcript
+from volume_worlds import transcript
 
 from ocr_assets.cli.volume_runs import JOB_TAG, LISTING, READING, VolumeLauncher
 from ocr_assets.definitions import build_defs
@@ -31,11 +31,6 @@ Ocr = Callable[..., Outcome]
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("ocr_assets"), "__repository__"), "job"
 )
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_pages(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 from sample_worlds import OCR, FinishedWorld, Outcome, World, environment
+from tile_worlds import copy_of
 
 from ocr_assets.cli.app import explain
 from ocr_assets.deployment import DeploymentError
+from ocr_assets.sample.imagery import NOTICE
+from ocr_assets.tile_answers import make_mosaic
 from resources.catalog import Catalog
 from resources.keys import StorageError
 from resources.settings import Settings
@@ -60,6 +63,12 @@ def test_wrong_settings_are_one_line(ocr: Ocr, variables: dict[str, str], messag
     assert message in ocr("config", **variables).complaint
 
 
+def written(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Which file each path below a folder is, and when it was written."""
+    found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {path: (of.st_ino, of.st_mtime_ns) for path, of in found.items()}
+
+
 def test_the_sample_world_is_built_once(ocr: Ocr, world: World) -> None:
     variables = {"OCR_CATALOG": ""}
     done = ocr("sample", "--no-imagery", **variables)
@@ -67,9 +76,10 @@ def test_the_sample_world_is_built_once(ocr: Ocr, world: World) -> None:
     path = world.root / "input" / "catalog.json"
     assert done.out.split()[-1] == str(path) or str(path) in "".join(done.out.split())
     assert Catalog.read(str(path)).grid == world.grid
-    before = path.stat().st_mtime_ns, sorted(world.root.rglob("*"))
+    before = written(world.root)
+    assert len(before) > 10
     assert ocr("sample", "--no-imagery", **variables).status == 0
-    assert (path.stat().st_ino, sorted(world.root.rglob("*")))[1] == before[1]
+    assert written(world.root) == before
 
 
 @pytest.mark.parametrize(
@@ -100,12 +110,13 @@ def test_a_map_without_tiles(ocr: Ocr, world: World) -> None:
     done = ocr("map", "--no-open")
     assert done.complaint.startswith(f"there are no vector tiles in {world.root}/qa/dev/pmtiles")
     assert "`ocr run --risk-type fire`" in done.complaint
+    assert "`ocr tiles mosaic --year YEAR`" in done.complaint
     published = ocr("map", "--no-open", "--latest")
     assert published.complaint.startswith("qa has published nothing yet")
 
 
-def test_the_map_is_served_until_interrupted(finished_world: FinishedWorld) -> None:
-    world = World(finished_world.sample_root, finished_world.folder)
+def served(world: World, *names: str) -> list[str]:
+    """Files that `ocr map` serves, until it is interrupted."""
     server = subprocess.Popen(
         [OCR, "map", "--no-open"],
         env={**environment(world.variables()), "PYTHONUNBUFFERED": "1"},
@@ -115,16 +126,39 @@ def test_the_map_is_served_until_interrupted(finished_world: FinishedWorld) -> N
     )
     try:
         assert server.stdout is not None
-        found = re.match(r"map: (http://127\.0\.0\.1:\d+\S*) ", server.stdout.readline())
+        found = re.match(r"map: (http://127\.0\.0\.1:\d+/) ", server.stdout.readline())
         assert found
-        with urllib.request.urlopen(found.group(1), timeout=10) as answer:
-            page = answer.read().decode()
-        assert 'data-map="' in page
+        pages = []
+        for name in names:
+            with urllib.request.urlopen(f"{found.group(1)}{name}", timeout=10) as answer:
+                pages.append(answer.read().decode())
     finally:
         server.send_signal(signal.SIGINT)
         _, errors = server.communicate(timeout=20)
     assert server.returncode == 130
     assert "Traceback" not in errors
+    return pages
+
+
+def test_the_map_is_served_until_interrupted(finished_world: FinishedWorld) -> None:
+    (page,) = served(World(finished_world.sample_root, finished_world.folder), "")
+    assert 'data-map="' in page
+
+
+def test_tree_cover_alone_says_what_it_is_made_of(
+    world: World, finished_tiles: Path, sample_imagery: Path, tmp_path: Path
+) -> None:
+    """Imagery made up has a notice; tiles that another maker left there are of Sentinel data."""
+    library = copy_of(finished_tiles, tmp_path, sample_imagery).library
+    record = make_mosaic(library, 2023).record
+    assert record.report["notice"] == NOTICE
+    mosaic = library.storage.read_bytes(record.files["mosaic"]["key"])
+    library.storage.write_bytes("2022/tree_cover.tif", mosaic)
+    page = json.loads(served(world, "config.json")[0])
+    assert page["title"] == "Tree cover"
+    assert [one["title"] for one in page["pictures"]] == ["Tree cover 2022", "Tree cover 2023"]
+    assert page["attribution"] == ["Tree cover: contains modified Copernicus Sentinel data 2022"]
+    assert page["notice"] == NOTICE
 
 
 def test_a_root_that_cannot_be_written_is_one_line(ocr: Ocr, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from engines import DaskProcesses, dask_processes
 from sample_worlds import REGION_ASSETS, Outcome, World, execute, materializations
 from stac_server import StacServer
 from tile_worlds import EAST, NOT_IN_THE_GRID, WEST, TileWorld, failure
-from volume_worlds import TYPE, VolumeWorld, sample_pages, transcript
+from volume_worlds import TYPE, VolumeWorld, transcript
 
 from ocr_assets import (
     region_products,
@@ -210,19 +210,23 @@ def test_products_of_all_regions_are_made_by_workers(
     assert contents() == before
 
 
-def test_the_command_line_chooses_the_platform(
+@pytest.mark.usefixtures("only_workers_compute")
+def test_what_is_left_of_all_regions_by_command(
     ocr: Callable[..., Outcome],
-    world: World,
+    finished_copy: World,
     dask: DaskProcesses,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 2)
-    done = ocr("process-region", "y0_x0", "--platform", "dask", OCR_DASK_SCHEDULER=dask.address)
-    assert done.status == 0, done.err
-    assert set(world.deployment().ledger()) == {"y0_x0"}
+    before = finished_copy.deployment().ledger()
+    finished_copy.deployment().regions.forget(["y0_x0"])
     nowhere = {"OCR_PLATFORM": "dask", "OCR_DASK_SCHEDULER": "tcp://127.0.0.1:1"}
-    failed = ocr("process-region", "y0_x1", **nowhere)
+    failed = ocr("process-region", "y0_x0", **nowhere)
     assert "there is no Dask scheduler at tcp://127.0.0.1:1" in failed.complaint
+    assert "y0_x0" not in finished_copy.deployment().ledger()
+    done = ocr("run", "--all-region-ids", "--platform", "dask", OCR_DASK_SCHEDULER=dask.address)
+    assert done.status == 0, done.err
+    assert finished_copy.deployment().ledger().keys() == before.keys()
 
 
 def test_tiles_by_command_on_a_platform(
@@ -249,11 +253,8 @@ def test_tiles_by_command_on_a_platform(
 
 
 def test_a_volume_is_read_by_a_worker(
-    tmp_path: Path, dask: DaskProcesses, monkeypatch: pytest.MonkeyPatch
+    pages: Path, tmp_path: Path, dask: DaskProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "pages").mkdir()
-    pages = sample_pages(tmp_path / "pages")
-
     def fail(*_: Any) -> None:
         raise AssertionError("a volume was read by the run's own process")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import dagster as dg
 import psutil
 import pytest
 import yaml
+from engines import wait_until
 from github_server import REPOSITORY, TOKEN, GitHubServer, pull, sha
 from sample_worlds import World, environment
 
@@ -57,11 +57,14 @@ class Daemon:
 
     def wait_for(self, what: str, look: Callable[[], bool], timeout: float = 120) -> None:
         """Look until it is so."""
-        deadline = time.monotonic() + timeout
-        while not look():
+
+        def look_again() -> bool:
+            if look():
+                return True
             assert self.process.poll() is None, self._log.read_text()
-            assert time.monotonic() < deadline, f"waited for {what}: {self._log.read_text()}"
-            time.sleep(0.02)
+            return False
+
+        wait_until(what, look_again, timeout)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,14 +12,8 @@ import pytest
 from engines import wait_until
 from sample_worlds import OCR, Outcome, World, environment
 from store_proxy import StoreProxy
-from volume_worlds import sample_pages
 
 from resources.storage import Storage
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_pages(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture
@@ -56,7 +49,6 @@ def test_what_runs_is_finished_and_what_waits_is_not_begun(
     assert made.status == 0, made.err
     proxy.held = "W1-I1/0002.tif"
     variables = {**environment(world.variables()), **places}
-    variables |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     log = tmp_path / "run.log"
     with log.open("wb") as output:
         reading = subprocess.Popen(

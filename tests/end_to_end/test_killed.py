@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pytest
+from engines import wait_until
 from running_dagster import OCR, RunningDagster
 from sample_worlds import REGION_ASSETS, World, environment
 
@@ -22,11 +22,12 @@ pytestmark = pytest.mark.end_to_end
 
 def wait_for_tables(root: Path, count: int) -> list[Path]:
     """The tables of regions, once so many are stored; none of them need be visible yet."""
-    deadline = time.monotonic() + 120
-    while len(found := tables(root)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
+
+    def look() -> list[Path]:
+        found = tables(root)
+        return found if len(found) >= count else []
+
+    return wait_until(f"{count} tables", look, 120, pause=0.01)
 
 
 def tables(root: Path) -> list[Path]:

@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shapely
+from engines import wait_until
 from matplotlib.image import imread
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
+from tile_archives import position
 
 from ocr_assets.geoparquet import bbox_array, wkb_array, write_geoparquet
 from ocr_assets.map_page.pictures import TreeCoverPicture
@@ -27,7 +29,13 @@ from ocr_assets.regions.vector_tiles import (
     regional_tiles,
 )
 from ocr_assets.tiles.grid import Tile, TileGrid
-from ocr_assets.tiles.product import colour_table, pixel_box, write_tree_cover_cog
+from ocr_assets.tiles.product import (
+    PIXELS_PER_DEGREE,
+    PixelBox,
+    colour_table,
+    pixel_box,
+    write_tree_cover_cog,
+)
 from resources.storage import Storage
 
 WEST, SOUTH, STEP = -105.30, 40.00, 0.0006
@@ -45,9 +53,12 @@ def _centre(row: int, column: int) -> tuple[float, float]:
     return WEST + column * STEP + STEP / 3, SOUTH + row * STEP + STEP / 3
 
 
+Town = tuple[dict[str, StoredArchive], PageSettings]
+
+
 @pytest.fixture(scope="module")
-def page_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page of a town of synthetic buildings in one county, served on loopback."""
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    """Archives of a town of synthetic buildings in one county, and what its page says."""
     folder = tmp_path_factory.mktemp("town")
     row, column = (axis.ravel() for axis in np.indices((SIDE, SIDE)))
     west, south = WEST + column * STEP, SOUTH + row * STEP
@@ -84,7 +95,13 @@ def page_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         path.stem: StoredArchive(Storage(str(path.parent)), path.name)
         for path in sorted(folder.glob("*.pmtiles"))
     }
-    with MapServer(archives, settings).running() as url:
+    return archives, settings
+
+
+@pytest.fixture(scope="module")
+def page_url(town: Town) -> Iterator[str]:
+    """The page of the town, served on loopback."""
+    with MapServer(*town).running() as url:
         yield url
 
 
@@ -227,35 +244,44 @@ def test_layers_can_be_switched_and_read_by_keyboard(visit: Visit, pictures: Pat
     assert visit.complaints == []
 
 
-SLOW_FETCH = """
+HELD_FETCH = """
 const fetchNow = globalThis.fetch;
+globalThis.asked = globalThis.aborted = 0;
+globalThis.held = [];
 globalThis.fetch = async (address, options = {}) => {
-  if (globalThis.slow) {
+  if (globalThis.holding) {
     await new Promise((proceed, fail) => {
-      setTimeout(proceed, 800);
+      globalThis.held.push(proceed);
       options.signal?.addEventListener("abort", () => {
-        globalThis.aborted = (globalThis.aborted ?? 0) + 1;
+        globalThis.aborted += 1;
         fail(options.signal.reason);
       });
+      globalThis.asked += 1;
     });
   }
   return fetchNow(address, options);
 };
 """
+"""No tile comes while they are held."""
 
 
 def test_tiles_that_are_no_longer_wanted_are_not_an_error(visit: Visit) -> None:
     page = visit.page
-    page.add_init_script(SLOW_FETCH)
+    page.add_init_script(HELD_FETCH)
     visit.open()
-    page.evaluate("globalThis.slow = true")
+    page.evaluate("globalThis.holding = true")
     lon, lat = _centre(*KNOWN)
-    for zoom in (13, 15, 14, 12):
+
+    def look(zoom: int) -> None:
+        before = page.evaluate("asked")
         page.evaluate(f"location.hash = '#view={zoom}/{lat}/{lon}'")
-        page.wait_for_timeout(250)
-    page.evaluate("globalThis.slow = false")
+        wait_until("tiles to be asked for", lambda: page.evaluate("asked") > before)
+
+    for zoom in (13, 12, 11, 10):
+        look(zoom)
+    wait_until("tiles to be no longer wanted", lambda: page.evaluate("aborted") > 0)
+    page.evaluate("globalThis.holding = false; for (const proceed of held) proceed()")
     visit.settle()
-    assert page.evaluate("globalThis.aborted") > 0
     expect(page.locator("#problem")).to_be_hidden()
     assert visit.complaints == []
 
@@ -300,7 +326,7 @@ def test_the_page_finds_tiles_in_a_wide_archive_and_notices_a_new_one(
     write_geoparquet(table, tmp_path / "wide.parquet", {})
     archive = tmp_path / "building_centroids.pmtiles"
     zoom = building_centroid_tiles(FIRE, [tmp_path / "wide.parquet"], archive).max_zoom
-    x, y = np.floor(_tile_position(west + 5e-5, south + 5e-5, zoom)).astype(int)
+    x, y = np.floor(position(west + 5e-5, south + 5e-5, zoom)).astype(int)
 
     settings = PageSettings(title="A wide archive", subject=page_subject(FIRE), environment="qa")
     with MapServer(
@@ -336,17 +362,10 @@ def test_the_page_finds_tiles_in_a_wide_archive_and_notices_a_new_one(
         page.close()
 
 
-def _tile_position(lon: np.ndarray, lat: np.ndarray, zoom: int) -> np.ndarray:
-    """Column and row of the Web Mercator tile grid, shape ``(2, n)``."""
-    x = (lon + 180) / 360
-    y = (1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2
-    return np.stack([x, y]) * 2**zoom
-
-
 def test_tree_cover_lies_below_and_can_be_chosen(
     browser: Browser, tmp_path: Path, pictures: Path
 ) -> None:
-    """With nothing else to see the mosaic is shown at once; beside vector tiles it is offered."""
+    """With nothing else to see the mosaic is shown at once."""
     box = pixel_box(TileGrid.load(), Tile.parse("1947X1775Y"))
     cover = np.full(box.shape, 100, np.uint8)
     cover[:, : cover.shape[1] // 2] = 50
@@ -368,5 +387,33 @@ def test_tree_cover_lies_below_and_can_be_chosen(
         visit.switch("picture", "none")
         expect(page.locator("#picture")).to_be_hidden()
         assert sum(visit.colours(pictures / "no-tree-cover.png", [50, 100]).values()) == 0
+        assert visit.complaints == []
+    context.close()
+
+
+def test_tree_cover_is_offered_beside_vector_tiles(
+    browser: Browser, town: Town, tmp_path: Path, pictures: Path
+) -> None:
+    """Nothing is seen of it until it is chosen, and then buildings are still above it."""
+    edges = (WEST - 0.05, SOUTH - 0.05, WEST + 0.07, SOUTH + 0.07)
+    box = PixelBox(*(round(edge * PIXELS_PER_DEGREE) for edge in edges))
+    write_tree_cover_cog(tmp_path / "cover.tif", np.full(box.shape, 100, np.uint8), box, {})
+    picture = TreeCoverPicture(Storage(str(tmp_path)), "cover.tif", 2023)
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    with MapServer(*town, pictures={"tree-cover-2023": picture}).running() as url:
+        visit = Visit(context.new_page(), url)
+        visit.open()
+        page = visit.page
+        expect(page.locator("input[name=picture][value=none]")).to_be_checked()
+        expect(page.locator("#picture")).to_be_hidden()
+        before = visit.picture(pictures / "without-tree-cover.png")
+        assert visit.colours(pictures / "without-tree-cover.png", [100]) == {100: 0}
+        visit.switch("picture", "tree-cover-2023")
+        expect(page.locator("#picture-title")).to_have_text("Tree cover 2023")
+        after = visit.picture(pictures / "with-tree-cover.png")
+        assert min(before[score] for score in range(10)) > 1000
+        for score in range(10):
+            assert after[score] == pytest.approx(before[score], rel=0.05)
+        assert visit.colours(pictures / "with-tree-cover.png", [100])[100] > 50_000
         assert visit.complaints == []
     context.close()

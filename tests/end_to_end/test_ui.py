@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,11 @@ BACKFILLED = ("y0_x0", "y0_x1", "y0_x2")
 """Regions of the sample world that the backfill computes."""
 
 REGION = "y0_x1"
+
+CHECKS_OF = {
+    "region_risk": {"wind_direction_weights", "values_in_range", "no_data_share", "no_seam"},
+    "region_buildings": {"buildings_accounted_for", "geometry_valid"},
+}
 
 SENSOR = """{
   sensorOrError(sensorSelector: {
@@ -117,17 +123,21 @@ def test_the_ui_is_behind_the_password_everywhere(
 ) -> None:
     with proxy_before(running_dagster.url, tmp_path) as proxy:
         ask_for_everything(proxy)
-    # No process of the UI can be reached past the proxy.
-    family = psutil.Process(running_dagster.process.pid)
-    listening = {
-        connection.laddr.ip
-        for process in (family, *family.children(recursive=True))
-        for connection in process.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1"}
     # The proxy keeps the password to itself.
     assert PASSWORD not in (tmp_path / "access.log").read_text()
+
+
+def test_nothing_can_be_reached_from_elsewhere(running_dagster: RunningDagster) -> None:
+    family = psutil.Process(running_dagster.process.pid)
+    listening = set()
+    for process in (family, *family.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            listening |= {
+                connection.laddr.ip
+                for connection in process.net_connections("tcp")
+                if connection.status == psutil.CONN_LISTEN
+            }
+    assert listening == {"127.0.0.1"}
 
 
 def ask_for_everything(proxy: Proxy) -> None:
@@ -194,15 +204,6 @@ def test_a_backfill_materializes_regions_in_one_run(
     assert run["status"] == "SUCCESS"
     assert set(running_world.deployment().ledger()) == set(BACKFILLED)
 
-    expected = {
-        "region_risk": {
-            "wind_direction_weights",
-            "values_in_range",
-            "no_data_share",
-            "no_seam",
-        },
-        "region_buildings": {"buildings_accounted_for", "geometry_valid"},
-    }
     for asset in REGION_ASSETS:
         for region in BACKFILLED:
             node = running_dagster.query(CHECKS, asset=[asset], region=region)["assetNodeOrError"]
@@ -213,7 +214,7 @@ def test_a_backfill_materializes_regions_in_one_run(
             check["name"]: check["executionForLatestMaterialization"]["status"]
             for check in node["assetChecksOrError"]["checks"]
         }
-        assert checks == dict.fromkeys(expected[asset], "SUCCEEDED")
+        assert checks == dict.fromkeys(CHECKS_OF[asset], "SUCCEEDED")
 
 
 def test_the_graph_shows_groups_and_assets(page: Page, pictures: Path) -> None:
@@ -224,8 +225,7 @@ def test_the_graph_shows_groups_and_assets(page: Page, pictures: Path) -> None:
     page.goto("/locations/ocr_assets/asset-groups/regions")
     for asset in ("region_template", "region_risk", "region_buildings", "buildings", "pyramid"):
         expect(page.get_by_text(asset, exact=True).first).to_be_attached()
-    # Three of the eleven regions, for both assets.
-    # The graph draws the assets that are in view.
+    # Three of the eleven regions. The graph draws the assets that are in view.
     expect(page.get_by_text("27% filled").first).to_be_attached()
     page.screenshot(path=pictures / "dagster-graph.png")
 
@@ -265,6 +265,15 @@ def test_a_region_of_buildings_shows_its_rows_and_columns(
     for column in ("building_id", "rps_2047", "risk_score_2011", "GEOID", "geometry"):
         expect(page.get_by_text(column, exact=True).first).to_be_attached()
     page.screenshot(path=pictures / "dagster-building-columns.png", full_page=True)
+
+
+@pytest.mark.parametrize("asset", REGION_ASSETS)
+def test_checks_are_shown_with_what_they_found(page: Page, pictures: Path, asset: str) -> None:
+    page.goto(f"/assets/{asset}?view=checks")
+    for check in CHECKS_OF[asset]:
+        expect(page.get_by_text(check, exact=True).first).to_be_visible()
+    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(len(CHECKS_OF[asset]))
+    page.screenshot(path=pictures / f"dagster-checks-{asset}.png")
 
 
 def test_the_code_location_is_loaded_and_the_daemons_are_well(page: Page, pictures: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from tile_archives import position
 
 from ocr_assets.map_page.pictures import MAX_ZOOM, TreeCoverPicture
 from ocr_assets.map_page.server import MapServer, PageSettings
@@ -38,12 +38,6 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> TreeCoverPicture:
     folder = tmp_path_factory.mktemp("mosaic")
     write(folder / "2023" / "tree_cover.tif")
     return TreeCoverPicture(Storage(str(folder)), "2023/tree_cover.tif", 2023)
-
-
-def position(longitude: float, latitude: float, zoom: int) -> tuple[float, float]:
-    """Where a place lies in the XYZ scheme, in pieces from the north-west."""
-    y = (1 - math.asinh(math.tan(math.radians(latitude))) / math.pi) / 2
-    return (longitude + 180) / 360 * 2**zoom, y * 2**zoom
 
 
 def seen(picture: TreeCoverPicture, longitude: float, latitude: float, zoom: int) -> object:
@@ -84,6 +78,30 @@ def test_places_have_their_colour(picture: TreeCoverPicture, zoom: int) -> None:
 )
 def test_there_is_nothing_elsewhere(picture: TreeCoverPicture, zoom: int, x: int, y: int) -> None:
     assert picture.piece(zoom, x, y) is None
+
+
+def test_low_zooms_show_means(tmp_path: Path) -> None:
+    """Of single pixels, a piece of few would show one of each that it leaves out."""
+    fine = np.indices((SIDE, SIDE)).sum(axis=0) % 2 * 100
+    write_tree_cover_cog(tmp_path / "cover.tif", fine.astype(np.uint8), BOX, {})
+    picture = TreeCoverPicture(Storage(str(tmp_path)), "cover.tif", 2023)
+    west, south, east, north = BOX.bounds
+    place = (west + east) / 2, (south + north) / 2
+    colours = colour_table()
+    assert [seen(picture, *place, zoom) for zoom in (8, 10, 12)] == [colours[50][:3]] * 3
+    assert seen(picture, *place, MAX_ZOOM) in (colours[0][:3], colours[100][:3])
+
+
+def test_a_removed_picture_is_not_found(tmp_path: Path) -> None:
+    write(tmp_path / "cover.tif")
+    picture = TreeCoverPicture(Storage(str(tmp_path)), "cover.tif", 2023)
+    settings = PageSettings("Tree cover", page_subject(FIRE), "qa")
+    with MapServer({}, settings, pictures={"cover": picture}).running() as url:
+        (tmp_path / "cover.tif").unlink()
+        connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+        answer = ask(connection, "/pictures/cover/3/4/2.png")
+        connection.close()
+    assert (answer[0], answer[2]) == (404, b"The picture is gone.\n")
 
 
 def test_pieces_of_an_object_store(s3_bucket: Storage, picture: TreeCoverPicture) -> None:

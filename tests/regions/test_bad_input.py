@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 import xarray as xr
+from engines import wait_until
 from sample_worlds import OCR, Outcome, World, environment
 
 from ocr_assets.region_writer import RegionWriter
@@ -252,20 +252,23 @@ def start(world: World, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_until(happened: Callable[[], bool], command: subprocess.Popen[str]) -> None:
+def wait_for(happened: Callable[[], bool], command: subprocess.Popen[str]) -> None:
     """Wait for something that a running command does."""
-    deadline = time.monotonic() + 120
-    while not happened():
+
+    def look() -> bool:
+        if happened():
+            return True
         assert command.poll() is None, command.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        return False
+
+    wait_until("what a command does", look, 120, pause=0.01)
 
 
 def test_two_commands_at_once_both_land(ocr: Ocr, world: World) -> None:
     """The pool lets one write at a time; the other one waits for it."""
     other = start(world, "process-region", "y0_x1")
     try:
-        wait_until(lambda: (world.root / "qa").exists(), other)
+        wait_for(lambda: (world.root / "qa").exists(), other)
         assert ocr("process-region", "y0_x0").status == 0
         _, errors = other.communicate(timeout=120)
         assert other.returncode == 0, errors
@@ -278,7 +281,7 @@ def test_a_killed_command_leaves_no_half_region_and_is_cleaned_up(ocr: Ocr, worl
     command = start(world, "run", "--all-region-ids")
     regions = world.root / "qa" / "dev" / "regions"
     try:
-        wait_until(lambda: bool(list(regions.glob("*/buildings-*.parquet"))), command)
+        wait_for(lambda: bool(list(regions.glob("*/buildings-*.parquet"))), command)
         os.kill(command.pid, signal.SIGKILL)
     finally:
         command.kill()

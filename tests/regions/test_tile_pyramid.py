@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,14 @@ from ocr_assets.regions import tile_features, tile_pyramid
 from ocr_assets.regions.fire_risk import FIRE
 from ocr_assets.regions.geojson_lines import TileInputError
 from ocr_assets.regions.mercator import WORLD, degrees, hilbert_cell, hilbert_index, world_steps
-from ocr_assets.regions.pmtiles import read_header, read_metadata, tile_lengths
+from ocr_assets.regions.pmtiles import (
+    ArchiveError,
+    TileFile,
+    read_header,
+    read_metadata,
+    tile_lengths,
+    write_archive,
+)
 from ocr_assets.regions.tile_features import (
     FeatureSorter,
     TileFeatures,
@@ -38,7 +47,10 @@ def make(folder: Path, *batches: TileFeatures, low: int = 6, high: int = 12) -> 
     for batch in batches:
         sorter.add(batch)
     layer = TileLayer("test", "risk", batches[0].values.shape[1], low, high)
-    write_tiles(sorter.finish(), layer, folder / "out.pmtiles", scratch)
+    features = sorter.finish()
+    # What is mapped still would keep its disk, although its name is gone.
+    assert f"{scratch}/run-" not in Path("/proc/self/maps").read_text()
+    write_tiles(features, layer, folder / "out.pmtiles", scratch)
     return folder / "out.pmtiles"
 
 
@@ -127,6 +139,38 @@ def test_an_archive_of_many_tiles_has_directories_below_its_root(tmp_path: Path)
     assert len(decoded(archive, 6, 12)) == len(sizes)
 
 
+def test_directories_take_no_memory_by_the_number_of_tiles(tmp_path: Path) -> None:
+    (tmp_path / "tiles").write_bytes(b"")
+    lengths = np.random.default_rng(0).integers(100, 100_000, 200_000)
+    level = TileFile(tmp_path / "tiles", 9, np.arange(len(lengths)), lengths)
+    tracemalloc.start()
+    write_archive(tmp_path / "out.pmtiles", "test", {}, [level], (-180, -85, 180, 85))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert tile_lengths(tmp_path / "out.pmtiles").tolist() == lengths.tolist()
+    # A column of them is 1.6 MB.
+    assert peak < 40e6
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00", b"\xff" * 8], ids=["empty", "zero", "ones"])
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "plain"])
+def test_a_damaged_directory_is_told(tmp_path: Path, content: bytes, packed: bool) -> None:
+    archive = make(tmp_path, points(towns(100)))
+    header, data = read_header(archive), bytearray(archive.read_bytes())
+    # Ten bytes are the head of gzip; what is behind them is damaged, or holds no entries.
+    for place, size in (
+        (header.root_offset, header.root_length),
+        (header.metadata_offset, header.metadata_length),
+    ):
+        inner = gzip.compress(content) if packed else data[place : place + 10] + content
+        data[place : place + size] = (inner + b"\xff" * size)[:size]
+    archive.write_bytes(data)
+    with pytest.raises(ArchiveError, match="its directory cannot be read"):
+        tile_lengths(archive)
+    with pytest.raises(ArchiveError, match="its metadata cannot be read"):
+        read_metadata(archive)
+
+
 def test_no_tile_is_larger_than_the_limit(tmp_path: Path) -> None:
     """Synthetic points, the emptiest of them closest together, so that the first guess is wrong."""
     random = np.random.default_rng(1)
@@ -142,6 +186,24 @@ def test_no_tile_is_larger_than_the_limit(tmp_path: Path) -> None:
     shown = by_number(archive, 7).keys()
     assert 5000 < len(shown) < 50_000
     assert shown <= by_number(archive, 8).keys()
+
+
+def test_one_feature_of_a_cell_is_shown_and_lies_anywhere_in_it() -> None:
+    """The first of each would draw the grid into a town that is thinned."""
+    random = np.random.default_rng(7)
+    keys = np.sort(random.integers(0, 1 << 62, 20_000))
+    numbers = random.permutation(len(keys))
+    hidden = tile_pyramid._hidden_bits(keys, numbers)
+    hashes = np.array([tile_pyramid._hash(number) for number in numbers.tolist()], np.uint64)
+    for bits in (1, 9, 10, 20, 63):
+        cell = keys >> (62 - bits) if bits < 62 else keys
+        order = np.lexsort((hashes, cell))
+        least = order[np.append(True, np.diff(cell[order]) > 0)]
+        assert np.flatnonzero(hidden < bits).tolist() == np.sort(least).tolist()
+    shown = keys[hidden < 10]
+    assert len(shown) == 1024
+    # Along the curve through the cell; 1024 uniform shares have a mean within 0.03 of a half.
+    assert np.mean((shown & ((1 << 52) - 1)) / (1 << 52)) == pytest.approx(0.5, abs=0.04)
 
 
 def test_what_cannot_be_told_apart_raises_the_highest_zoom_and_is_kept(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sysconfig
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from tile_archives import features_at, properties_by_id
 
 from ocr_assets.geoparquet import GeoParquetError, bbox_array, wkb_array, write_geoparquet
 from ocr_assets.regions import geojson_lines, tippecanoe
@@ -60,22 +59,6 @@ def _town(count: int, seed: int = 0) -> pa.Table:
     )
 
 
-def _decode(archive: Path, zoom: int) -> list[dict[str, Any]]:
-    """Features of one zoom, as often as tiles hold them, with the layer in their properties."""
-    program = Path(sysconfig.get_path("scripts")) / "tippecanoe-decode"
-    lines = subprocess.run(
-        [program, "-c", f"-Z{zoom}", f"-z{zoom}", archive],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.splitlines()
-    return [json.loads(line.rstrip(",")) for line in lines if '"Feature"' in line]
-
-
-def _by_id(features: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    return {feature["id"]: feature["properties"] for feature in features}
-
-
 def test_every_building_is_at_the_highest_zoom_with_its_exact_values(tmp_path: Path) -> None:
     town = _town(1500)
     files = [_write(tmp_path / f"{i}.parquet", town.slice(i * 500, 500)) for i in range(3)]
@@ -93,7 +76,7 @@ def test_every_building_is_at_the_highest_zoom_with_its_exact_values(tmp_path: P
     assert metadata["name"] == "building"
     assert [layer["id"] for layer in metadata["vector_layers"]] == ["risk"]
 
-    found = _by_id(_decode(tmp_path / "buildings.pmtiles", 14))
+    found = properties_by_id(features_at(tmp_path / "buildings.pmtiles", 14))
     assert sorted(found) == list(range(1, 1501))
     for key, name in enumerate(FIRE.tiled):
         values = np.array([found[i + 1][str(key)] for i in range(1500)])
@@ -128,7 +111,7 @@ def test_footprints_thinner_than_the_tile_grid_are_kept(tmp_path: Path) -> None:
         _buildings(shapely.box(west, south, west + width, south + height)),
     )
     building_tiles(FIRE, [file], tmp_path / "out.pmtiles")
-    assert len(_by_id(_decode(tmp_path / "out.pmtiles", 14))) == 300
+    assert len(properties_by_id(features_at(tmp_path / "out.pmtiles", 14))) == 300
 
 
 def test_a_crowded_tile_raises_the_highest_zoom_and_loses_nothing(tmp_path: Path) -> None:
@@ -142,7 +125,7 @@ def test_a_crowded_tile_raises_the_highest_zoom_and_loses_nothing(tmp_path: Path
     file = _write(tmp_path / "in.parquet", table)
     report = building_tiles(FIRE, [file], tmp_path / "out.pmtiles")
     assert report.max_zoom > 14
-    assert len(_by_id(_decode(tmp_path / "out.pmtiles", report.max_zoom))) == count
+    assert len(properties_by_id(features_at(tmp_path / "out.pmtiles", report.max_zoom))) == count
 
 
 def test_centroids_are_of_buildings_with_risk_and_keep_small_risk(tmp_path: Path) -> None:
@@ -155,11 +138,11 @@ def test_centroids_are_of_buildings_with_risk_and_keep_small_risk(tmp_path: Path
 
     assert (report.features, report.left_out) == (5, 3)
     assert read_metadata(tmp_path / "out.pmtiles")["name"] == "centroid"
-    features = _decode(tmp_path / "out.pmtiles", report.max_zoom)
+    features = features_at(tmp_path / "out.pmtiles", report.max_zoom)
     assert {feature["geometry"]["type"] for feature in features} == {"Point"}
     (first,) = (f["geometry"]["coordinates"] for f in features if f["id"] == 1)
     assert np.abs(np.array(first) - (west[1] + 0.0001, 40.0001)).max() < 1.1e-5
-    found = _by_id(features)
+    found = properties_by_id(features)
     assert [found[i]["0"] for i in sorted(found)] == pytest.approx(
         [1e-7, 0.00049, 0.0123, 100, 0.035], rel=1e-6
     )
@@ -219,12 +202,11 @@ def test_regional_statistics_have_their_layers_and_properties(tmp_path: Path) ->
     assert report.layers == {"nation": 1, "states": 1, "counties": 1, "tracts": 0, "blocks": 3}
     assert (report.features, report.min_zoom, report.max_zoom) == (6, 0, 12)
 
-    features = _decode(tmp_path / "regions.pmtiles", 12)
-    layers = Counter(f["tippecanoe"]["layer"] for f in features)
+    features = features_at(tmp_path / "regions.pmtiles", 12)
+    layers = Counter(f["layer"] for f in features)
     assert layers.keys() == {"nation", "states", "counties", "blocks"}
     by_layer: dict[str, dict[int, Any]] = {
-        layer: _by_id([f for f in features if f["tippecanoe"]["layer"] == layer])
-        for layer in layers
+        layer: properties_by_id([f for f in features if f["layer"] == layer]) for layer in layers
     }
     (state,) = by_layer["states"].values()
     assert (state["7"], state["9"], state["10"]) == ("08", "Colorado", "CO")
@@ -240,7 +222,7 @@ def test_regional_statistics_have_their_layers_and_properties(tmp_path: Path) ->
     assert last["7"] == "080130003"
     assert json.loads(last["8"]) == [-105.26, 40, -105.24, 40.02]
 
-    lowest = {f["tippecanoe"]["layer"] for f in _decode(tmp_path / "regions.pmtiles", 9)}
+    lowest = {f["layer"] for f in features_at(tmp_path / "regions.pmtiles", 9)}
     assert lowest == {"nation", "states", "counties"}, "blocks begin at zoom 10"
 
 
@@ -263,7 +245,7 @@ def test_neighbours_share_their_border_when_simplified(tmp_path: Path) -> None:
         tmp_path / "out.pmtiles",
     )
     shapes = {"west": [], "east": []}  # type: ignore[var-annotated]
-    for feature in _decode(tmp_path / "out.pmtiles", 6):
+    for feature in features_at(tmp_path / "out.pmtiles", 6):
         name = feature["properties"]["9"]
         shapes[name].append(shapely.geometry.shape(feature["geometry"]))
     left, right = (shapely.union_all(shapely.make_valid(parts)) for parts in shapes.values())
@@ -286,7 +268,7 @@ def test_nothing_gives_a_valid_archive_of_nothing(tmp_path: Path) -> None:
         report = make(FIRE, source, path)  # type: ignore[arg-type]
         assert (report.features, report.min_zoom, report.max_zoom) == (0, 0, 0)
         assert read_header(path).addressed_tiles == 1
-        assert _decode(path, 0) == []
+        assert features_at(path, 0) == []
     layers = read_metadata(tmp_path / "regions.pmtiles")["vector_layers"]
     assert [layer["id"] for layer in layers] == ["nation", "states", "counties", "tracts", "blocks"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyproj
 import pytest
 import xarray as xr
+from engines import wait_until
 
 from ocr_assets.regions import wind_climate as module
 from ocr_assets.regions.fire_weather import (
@@ -208,7 +210,18 @@ def test_a_broken_pass_goes_on(
     read: list[str] = []
     pieces = module._pieces
     monkeypatch.setattr(module, "_pieces", lambda d, b: (read.append(b.name), pieces(d, b))[1])
+    states: list[weakref.ref[Any]] = []
+    empty = module._State.empty
+
+    def lone(*arguments: Any) -> Any:
+        """A state, when there is no other: memory is measured out for one."""
+        wait_until("the state before", lambda: all(state() is None for state in states))
+        states.append(weakref.ref(state := empty(*arguments)))
+        return state
+
+    monkeypatch.setattr(module._State, "empty", lone)
     xr.testing.assert_identical(wind_climate(dataset, tmp_path / "parts"), expected)
+    assert len(states) == 3
     # A cell of the second block has fire weather all the time: its block is read twice.
     _, second, third = (block.name for block in blocks(dataset))
     assert read == [second, second, third]

@@ -7,11 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from resources.storage import Storage
+
+if TYPE_CHECKING:
+    from resources.icechunk_store import RegionStore
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -21,6 +25,18 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
         return Storage(str(tmp_path / "root"))
     bucket: Storage = request.getfixturevalue("s3_bucket")
     return bucket.child("some/prefix")
+
+
+@pytest.fixture
+def store(storage: Storage) -> RegionStore:
+    """An initialised, empty store of regions."""
+    from region_stores import make_template
+
+    from resources.icechunk_store import RegionStore
+
+    store = RegionStore(storage.child("region-risk"), "qa")
+    store.initialize(make_template())
+    return store
 
 
 class FlakyServer:

@@ -2,98 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import resource
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import icechunk
 import numpy as np
 import pyproj
 import pytest
+from region_stores import (
+    REGIONS,
+    ROWS,
+    STEP,
+    assert_consistent,
+    make_region,
+    make_template,
+    reopen,
+)
 
 from resources.icechunk_store import (
     GridMismatchError,
     InvalidRegionError,
     NotInitializedError,
-    RasterTemplate,
     RegionStore,
     RegionStoreError,
     RegionWrite,
 )
 from resources.raster_template import RasterTemplateError
-from resources.storage import S3Options, Storage, StorageError
-
-STEP = 0.25
-ROWS, COLS, CHUNK = 10, 18, 4
-REGIONS = {
-    f"y{y}_x{x}": (slice(y * 8, min(y * 8 + 8, ROWS)), slice(x * 8, min(x * 8 + 8, COLS)))
-    for y in range(2)
-    for x in range(3)
-}
-
-
-def make_template(**changes: Any) -> RasterTemplate:
-    """A grid of 10 x 18 pixels in 2 x 3 regions; the last row and column are cut."""
-    fields: dict[str, Any] = {
-        "name": "tiny",
-        "latitude": 30.1 + STEP * np.arange(ROWS),
-        "longitude": -100.3 + STEP * np.arange(COLS),
-        "step": STEP,
-        "crs": "EPSG:4326",
-        "chunks": (CHUNK, CHUNK),
-        "variables": {"rps": {"units": "%", "long_name": "risk"}, "bp": {"units": "1"}},
-        "regions": REGIONS,
-        "attrs": {"title": "Synthetic"},
-    }
-    return RasterTemplate(**{**fields, **changes})
-
-
-def make_region(region_id: str, value: float, **entry: Any) -> RegionWrite:
-    rows, cols = REGIONS[region_id]
-    shape = (rows.stop - rows.start, cols.stop - cols.start)
-    return RegionWrite(
-        {name: np.full(shape, value, np.float32) for name in ("rps", "bp")},
-        {"value": value, **entry},
-    )
-
-
-@pytest.fixture
-def store(storage: Storage) -> RegionStore:
-    """An initialised, empty store."""
-    store = RegionStore(storage.child("region-risk"), "qa")
-    store.initialize(make_template())
-    return store
-
-
-def reopen(store: RegionStore) -> RegionStore:
-    return RegionStore(store._branch.storage, store._branch.branch)
-
-
-def assert_consistent(store: RegionStore, at: str | None = None) -> dict[str, float]:
-    """Every region is NaN and unlisted, or holds the value its ledger entry names."""
-    at = at or store.snapshot_id
-    ledger = {region_id: entry["value"] for region_id, entry in store.ledger(at).items()}
-    dataset = store.dataset(at=at)
-    for name in ("rps", "bp"):
-        values = dataset[name].values
-        for region_id, window in REGIONS.items():
-            np.testing.assert_array_equal(
-                values[window],
-                np.float32(ledger.get(region_id, np.nan)),
-                err_msg=f"{name} of {region_id}",
-                strict=False,
-            )
-    return ledger
-
+from resources.storage import Storage
 
 # --- initialising --------------------------------------------------------------------------------
 
@@ -432,148 +370,3 @@ def test_a_reader_never_sees_pixels_without_their_entry(store: RegionStore) -> N
     for before, after in pairwise([*seen, assert_consistent(store)]):
         assert all(after[region_id] >= value for region_id, value in before.items())
     assert len(seen) > 3
-
-
-# --- what breaks ---------------------------------------------------------------------------------
-
-_WRITE_AND_WAIT = """
-import json, sys, time
-import numpy as np
-from resources.icechunk_store import RegionStore, RegionWrite
-from resources.storage import S3Options, Storage
-root, options = sys.argv[1:]
-store = RegionStore(Storage(root, S3Options(**json.loads(options))), "qa")
-arrays = {name: np.ones((8, 8), np.float32) for name in ("rps", "bp")}
-with store.open_batch() as batch:
-    batch.add("y0_x0", RegionWrite(arrays, {"value": 1}))
-    batch.commit()
-    batch.add("y0_x1", RegionWrite(arrays, {"value": 1}))
-    print("written", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_killed_writer_leaves_no_half_region(store: RegionStore) -> None:
-    storage = store._branch.storage
-    options = json.dumps(storage.s3.model_dump())
-    command = [sys.executable, "-c", _WRITE_AND_WAIT, storage.root, options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "written\n"
-        writer.send_signal(signal.SIGKILL)
-    assert assert_consistent(store) == {"y0_x0": 1}
-    store.write({"y0_x1": make_region("y0_x1", 2)})
-    assert assert_consistent(store) == {"y0_x0": 1, "y0_x1": 2}
-
-
-def _big_template() -> RasterTemplate:
-    return make_template(
-        latitude=STEP * np.arange(400),
-        longitude=STEP * np.arange(800),
-        chunks=(400, 400),
-        regions={
-            "y0_x0": (slice(0, 400), slice(0, 400)),
-            "y0_x1": (slice(0, 400), slice(400, 800)),
-        },
-    )
-
-
-def _big_region(value: int) -> RegionWrite:
-    noise = np.random.default_rng(value).random((400, 400), dtype=np.float32)
-    return RegionWrite({"rps": noise, "bp": noise}, {"value": value})
-
-
-def _assert_full_disk_is_clear(root: Path, fill: Callable[[], None]) -> RegionStore:
-    store = RegionStore(Storage(str(root)), "qa")
-    store.initialize(_big_template())
-    head = store.write({"y0_x0": _big_region(1)})
-    fill()
-    with pytest.raises(StorageError, match=rf"no space left to write {root}.*free some space"):
-        store.write({"y0_x0": _big_region(2), "y0_x1": _big_region(3)})
-    again = reopen(store)
-    assert again.snapshot_id == head
-    assert again.ledger() == {"y0_x0": {"value": 1}}
-    values = again.dataset()["rps"].values
-    np.testing.assert_array_equal(values[:, :400], _big_region(1).arrays["rps"])
-    assert np.isnan(values[:, 400:]).all()
-    return store
-
-
-def test_a_full_disk_is_one_clear_error(small_disk: Path) -> None:
-    filler = small_disk / "filler"
-    root = small_disk / "region-risk"
-    store = _assert_full_disk_is_clear(root, lambda: filler.write_bytes(b"x" * 1_200_000))
-    filler.unlink()
-    store.write({"y0_x1": _big_region(3)})
-    assert store.ledger() == {"y0_x0": {"value": 1}, "y0_x1": {"value": 3}}
-
-
-def test_a_file_that_may_not_grow_is_one_clear_error(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        _assert_full_disk_is_clear(
-            tmp_path / "region-risk",
-            lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1])),
-        )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_batch_that_broke_cannot_be_committed(small_disk: Path) -> None:
-    store = RegionStore(Storage(str(small_disk / "region-risk")), "qa")
-    store.initialize(_big_template())
-
-    def write_on_a_full_disk() -> None:
-        with store.open_batch() as batch:
-            batch.add("y0_x0", _big_region(1))
-            (small_disk / "filler").write_bytes(b"x" * 1_200_000)
-            with pytest.raises(StorageError, match="no space left"):
-                batch.add("y0_x1", _big_region(2))
-
-    with pytest.raises(RegionStoreError, match=r"batch is dropped; run its regions again: y0_x0"):
-        write_on_a_full_disk()
-    assert store.ledger() == {}
-
-
-def test_s3_hiccups_are_retried(s3_bucket: Storage, flaky_server: Any) -> None:
-    storage = Storage(f"{s3_bucket.root}/x", S3Options(endpoint_url=flaky_server.endpoint))
-    store = RegionStore(storage, "qa")
-    store.initialize(make_template())
-    asked: dict[tuple[str, str], int] = {}
-
-    def refuse_every_first_write(method: str, path: str) -> str | None:
-        asked[method, path] = asked.get((method, path), 0) + 1
-        return "refuse" if method == "PUT" and asked[method, path] == 1 else None
-
-    flaky_server.fault = refuse_every_first_write
-    store.write({"y0_x0": make_region("y0_x0", 1)})
-    assert any(count > 1 for count in asked.values())
-    flaky_server.fault = lambda method, path: None
-    assert assert_consistent(store) == {"y0_x0": 1}
-
-
-def test_a_commit_whose_answer_is_lost_lands_once(s3_bucket: Storage, flaky_server: Any) -> None:
-    storage = Storage(f"{s3_bucket.root}/x", S3Options(endpoint_url=flaky_server.endpoint))
-    store = RegionStore(storage, "qa")
-    store.initialize(make_template())
-    lost = []
-
-    def lose_the_first_switch(method: str, path: str) -> str | None:
-        if method == "PUT" and path.split("?")[0].endswith("/x/repo") and not lost:
-            lost.append(path)
-            return "lose"
-        return None
-
-    flaky_server.fault = lose_the_first_switch
-    written = store.write({"y0_x0": make_region("y0_x0", 1)})
-    assert lost
-    assert store.snapshot_id == written
-    kinds = [c.metadata.get("kind") for c in store._branch.repository.ancestry(branch="qa")]
-    assert kinds.count("regions") == 1
-    assert assert_consistent(store) == {"y0_x0": 1}
-
-
-def test_a_dead_store_is_named(s3_bucket: Storage) -> None:
-    storage = Storage("s3://never-made/x", s3_bucket.s3)
-    with pytest.raises(StorageError, match="s3://never-made/x"):
-        RegionStore(storage, "qa").initialize(make_template())

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,20 @@ from ocr_assets import deployment_runs, launch
 from ocr_assets.definitions import build_defs
 from ocr_assets.deployment import Deployment
 from ocr_assets.deployment_runs import DEPLOY_JOB, DEPLOYMENT_TAG, DeployConfig, deployment_request
-from ocr_assets.partitions import TILES, reading_tags, tile_year_tags
+from ocr_assets.partitions import (
+    PARTITION,
+    RANGE_END,
+    RANGE_START,
+    TILES,
+    reading_tags,
+    tile_year_tags,
+)
 from ocr_assets.sample.imagery import DEFAULT_TILES
 from ocr_assets.tiles.grid import Tile, TileGrid
 from ocr_assets.tiles.requests import read_request
 from resources.settings import Settings
 from sensors.alerts import ALERTED_TAG, ATTEMPTS, alert_sensors
+from sensors.retries import FAILED_TILES
 
 WEST, EAST = map(Tile.parse, DEFAULT_TILES)
 BP_30M = "riley-et-al-2025-2011-30m-4326"
@@ -91,6 +99,24 @@ def ended(
     return run.run_id
 
 
+def killed(
+    instance: dg.DagsterInstance,
+    assets: Sequence[Sequence[str]],
+    tags: Mapping[str, str],
+    job: str = "job",
+) -> None:
+    """A run of assets, if it names any, that failed and said nothing."""
+
+    @dg.job(name=job)
+    def empty() -> None: ...
+
+    run = instance.create_run_for_job(empty, tags=dict(tags))
+    if assets:
+        chosen = frozenset(dg.AssetKey(list(path)) for path in assets)
+        run = instance.add_run(run._replace(run_id=str(uuid.uuid4()), asset_selection=chosen))
+    instance.report_run_failed(run)
+
+
 def test_without_a_webhook_there_is_no_sensor(webhook: WebhookServer, world: World) -> None:
     assert alert_sensors(Settings(storage_root="/nowhere")) == []
     (sensor,) = alert_sensors(with_webhook(world, webhook).settings)
@@ -123,8 +149,8 @@ def test_a_failed_deployment_names_its_regions_and_their_command(
     assert tick(deployment, instance, cursor)[0] == "told of 1 runs"
     (message,) = webhook.told
     assert message["text"] == "ocr qa: 1 failed"
-    (block,) = message["blocks"]
-    head, reason, run, partitions, command = block["text"]["text"].splitlines()
+    what, command = (block["text"]["text"] for block in message["blocks"])
+    head, reason, run, partitions = what.splitlines()
     assert head == "*Failed: deployment to qa v1.2.3*"
     assert reason.startswith("1 of 2 regions failed (y0_x1): y0_x1: riley")
     assert run == f"run `{result.run_id}`"
@@ -160,15 +186,15 @@ def test_a_failed_backfill_of_regions(
     world: World, webhook: WebhookServer, instance: dg.DagsterInstance
 ) -> None:
     world.doctor_region(BP_30M, "BP", "y0_x1", 2.0)
-    deployment = with_webhook(world, webhook, environment="staging", version="1.0.0")
+    deployment = with_webhook(world, webhook, environment="staging", version="1.0.0", revision=2)
     deployment.regions.initialize(deployment.template)
     _, cursor = tick(deployment, instance)
     execute(deployment, launch.REGION_ASSETS, instance, regions=("y0_x0", "y0_x2"))
     tick(deployment, instance, cursor)
     assert "*Failed: region_buildings, region_risk*" in webhook.text
     assert "1 of 3 regions failed; y0_x1: riley" in webhook.text
-    command = "OCR_ENVIRONMENT=staging OCR_VERSION=1.0.0 ocr run --region-id y0_x1"
-    assert f"again: `{command}`" in webhook.text
+    place = "OCR_ENVIRONMENT=staging OCR_VERSION=1.0.0 OCR_REVISION=2"
+    assert f"again: `{place} ocr run --region-id y0_x1`" in webhook.text
 
 
 def test_a_killed_run_names_all_its_partitions(
@@ -234,19 +260,7 @@ def test_tiles_are_tried_again_by_a_table(
     instance.add_dynamic_partitions(str(TILES.name), [WEST.key, EAST.key])
     deployment = with_webhook(world, webhook)
     _, cursor = tick(deployment, instance)
-
-    @dg.job(name=job)
-    def empty() -> None: ...
-
-    selection = {dg.AssetKey(asset) for asset in assets} or None
-    run = instance.create_run_for_job(empty, tags=tags)
-    if selection:
-        stored = instance.get_run_by_id(run.run_id)
-        assert stored is not None
-        run = instance.add_run(
-            stored._replace(run_id=str(uuid.uuid4()), asset_selection=frozenset(selection))
-        )
-    instance.report_run_failed(run)
+    killed(instance, [[asset] for asset in assets], tags, job=job)
     assert tick(deployment, instance, cursor)[0] == "told of 1 runs"
     told = html.unescape(webhook.text)
     (line,) = [line for line in told.splitlines() if line.startswith("try exactly these again")]
@@ -262,6 +276,45 @@ def test_tiles_are_tried_again_by_a_table(
         assert {(2023, WEST), (2023, EAST)} <= set(found)
     else:
         assert (len(found), tiles) == (partitions, {WEST.key})
+
+
+@pytest.mark.parametrize(
+    ("assets", "options"),
+    [
+        ([["wind", "region_risk"]], " --risk-type wind`"),
+        ([["region_risk"], ["wind", "region_risk"]], " --risk-type all`"),
+    ],
+    ids=["wind", "both"],
+)
+def test_regions_are_tried_again_for_their_types_of_risk(
+    world: World,
+    webhook: WebhookServer,
+    instance: dg.DagsterInstance,
+    assets: list[list[str]],
+    options: str,
+) -> None:
+    deployment = with_webhook(world, webhook)
+    _, cursor = tick(deployment, instance)
+    killed(instance, assets, {PARTITION: "y0_x1"})
+    tick(deployment, instance, cursor)
+    assert f"`OCR_ENVIRONMENT=qa ocr run --region-id y0_x1{options}" in webhook.text
+
+
+def test_a_command_is_told_whole_or_not_at_all(
+    world: World, webhook: WebhookServer, instance: dg.DagsterInstance
+) -> None:
+    """One that a section has no room for would be cut within its quotes."""
+    tiles = [f"{x}X727Y" for x in range(1000, 1200)]
+    instance.add_dynamic_partitions(str(TILES.name), tiles)
+    deployment = with_webhook(world, webhook)
+    _, cursor = tick(deployment, instance)
+    for last in (tiles[10], tiles[-1]):
+        killed(instance, [["elevation"]], {RANGE_START: tiles[0], RANGE_END: last})
+    tick(deployment, instance, cursor)
+    _, short, head, long = (block["text"]["text"] for block in webhook.told[0]["blocks"])
+    assert f"2015,1010,727\\n' > {FAILED_TILES} && OCR_ENVIRONMENT=qa ocr" in html.unescape(short)
+    assert "200 partitions: 1000X727Y, 1001X727Y" in head
+    assert long.startswith("too many to name in one command; try them again by `ocr tiles retry ")
 
 
 def test_each_run_is_told_once(
@@ -306,12 +359,13 @@ def test_many_failures_are_one_message_at_a_time(
     deployment = with_webhook(world, webhook)
     _, cursor = tick(deployment, instance)
     runs = [ended(instance) for _ in range(5)]
+    ended(instance, failed=False, job=DEPLOY_JOB)
     first, cursor = tick(deployment, instance, cursor)
     second, cursor = tick(deployment, instance, cursor)
-    assert (first, second) == ("told of 3 runs", "told of 2 runs")
+    assert (first, second) == ("told of 3 runs", "told of 3 runs")
     assert [message["text"] for message in webhook.told] == [
         "ocr qa: 3 failed",
-        "ocr qa: 2 failed",
+        "ocr qa: 2 failed, deployment finished",
     ]
     assert [webhook.text.count(run_id) for run_id in runs] == [1] * len(runs)
 

@@ -286,6 +286,13 @@ def test_a_mosaic_shows_its_tiles(world: TileWorld) -> None:
         return world.check("tree_cover_mosaic", "shows_its_tiles", "2023")
 
     assert wrong() == {"2023": "nothing is stored, or not all of it"}
+    # A link to itself in the place of the record is nothing that the store can read.
+    in_its_place = world.library.storage.local_path(f"{mosaic_key(2023)}.lineage.json")
+    in_its_place.symlink_to(in_its_place)
+    unreadable = wrong()
+    assert unreadable is not None
+    assert str(in_its_place) in unreadable["2023"]
+    in_its_place.unlink()
     made = make_mosaic(world.library, 2023)
     assert wrong() is None
     storage = world.library.storage

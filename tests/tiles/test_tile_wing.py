@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +433,9 @@ def test_tiles_of_another_maker_count(world: TileWorld) -> None:
     found = published_tiles(library, 2023)
     assert [tile.key for tile in found] == [WEST, EAST]
     assert make_mosaic(library, 2023).record.report["tiles"] == 2
+    # A version of the regions has nothing to do with tiles.
+    world.changes["version"] = "2.0.0"
+    assert make_mosaic(world.library, 2023).skipped
 
 
 def test_the_whole_wing_on_an_object_store(
@@ -463,6 +467,10 @@ def test_the_whole_wing_on_an_object_store(
     answer = zonal_answer(world.library, ZonalRequest(f"{s3_bucket.root}/in/sites.geojson", 2023))
     assert answer.record.report["missing tiles"] == [EAST, "1949X1775Y"]
     assert answer.record.report["complete"] == 1
+    s3_bucket.put_file("networks/none.pb", polygons(tmp_path))
+    world.changes["tree_cover_model"] = address = s3_bucket.uri("networks/none.pb")
+    with pytest.raises(NetworkError, match=f"^(?!.*{tempfile.gettempdir()}).*{address}"):
+        world.library.tree_cover_network  # noqa: B018 - loads it
     assert not (tmp_path / "root").exists(), "something was written to the local disk"
 
 

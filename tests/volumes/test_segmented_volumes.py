@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from recognition_models import mask_bytes, write_model_folder
-from volume_worlds import VolumeWorld, sample_pages, transcript
+from volume_worlds import VolumeWorld, transcript
 
 CLASSES = ["background", "image", "line", "margin", "caption"]
 TYPES = """
@@ -20,11 +20,6 @@ model = "bod"
 line_model = "Marks"
 line_mode = "layout"
 """
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_pages(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture

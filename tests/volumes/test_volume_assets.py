@@ -13,17 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from recognition_models import easter_bytes, easter_config, write_model_folder
-from volume_worlds import TYPE, VolumeWorld, bilevel, put_into_archive, sample_pages, transcript
+from volume_worlds import TYPE, VolumeWorld, bilevel, put_into_archive, transcript
 
 from ocr_assets.deployment import Deployment, release_record
 from ocr_assets.releases import Releases, prune
 from ocr_assets.volumes.documents import FORMATS
 from ocr_assets.volumes.results import FailedPage
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_pages(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture

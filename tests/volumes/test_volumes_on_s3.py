@@ -11,16 +11,11 @@ from pathlib import Path
 import boto3
 import pytest
 from store_proxy import StoreProxy
-from volume_worlds import TYPE, VolumeWorld, put_into_archive, sample_pages, transcript
+from volume_worlds import TYPE, VolumeWorld, put_into_archive, transcript
 
 from resources.storage import Storage
 
 VOLUME = "W22084-I0886"
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_pages(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture
