@@ -45,7 +45,7 @@ REGIONS: Session = {
     "ocr create-regional-pmtiles": (0, "regional_pmtiles 1 927 features"),
     "ocr create-building-pmtiles": (0, "building_pmtiles 1 5,867 features"),
     "ocr create-building-centroid-pmtiles": (0, "building_centroid_pmtiles 1 5,826 features"),
-    "ocr map --risk-type wind": (1, "make them with `ocr run --risk-type wind` first"),
+    "ocr map --risk-type wind": (1, "make them with `ocr run --risk-type wind`"),
     "ocr run --all-region-ids --platform coiled": (1, "`pip install coiled`, then `coiled login`"),
 }
 
@@ -78,7 +78,7 @@ TILES: Session = {
     ),
     "ocr tiles preview 1947X1775Y --year 2023 -o cover.png": (0, "in 2023: cover.png"),
     "ocr tiles run tiles.csv --env-file sample.env --yes": (6, "nothing to do"),
-    "ocr tiles stats polygons.geojson --year 2023": (1, "complete 2 partial 1 rows 3"),
+    "ocr tiles stats polygons.geojson --year 2023": (1, "partial 1 rows 3"),
     "ocr tiles mosaic --year 2023": (0, "tree_cover.tif: all tiles of 2023"),
     "ocr tiles resolve request.json -o tiles.csv": (0, "1 tiles of 2023 from 1 entries"),
     "ocr tiles resolve sites.gpkg --year 2023 -o tiles.csv": (0, "3 tiles of 2023"),
@@ -104,7 +104,7 @@ TILES: Session = {
     "ocr tiles check tiles.csv --check-type predictions --exit-on-missing": (0, "0 of 2 tiles"),
     "ocr tiles missing tiles.csv -o rest.csv": (0, "0 of 2 tiles are not complete: rest.csv"),
     "ocr tiles report tiles.csv --report-dir reports": (0, "elevation 2 2 0 0 0"),
-    "ocr tiles stats sites.gpkg --year 2023 -o answer.csv": (1, "complete 2 partial 1 rows 3"),
+    "ocr tiles stats sites.gpkg --year 2023 -o answer.csv": (1, "partial 1 rows 3"),
     "ocr tiles mosaic --year 2023 -o cover.tif": (0, "cover.tif: 2 tiles, 1236 x 618 pixels"),
     "ocr tiles cost tiles.csv --include-predict": (0, "tree_cover 2"),
     "ocr tiles request projects.geojson --year 2023": (0, "asked for 3 tiles"),

@@ -271,8 +271,9 @@ def test_a_region_of_buildings_shows_its_rows_and_columns(
 def test_checks_are_shown_with_what_they_found(page: Page, pictures: Path, asset: str) -> None:
     page.goto(f"/assets/{asset}?view=checks")
     for check in CHECKS_OF[asset]:
-        expect(page.get_by_text(check, exact=True).first).to_be_visible()
-    expect(page.get_by_text("Succeeded", exact=True)).to_have_count(len(CHECKS_OF[asset]))
+        expect(page.get_by_text(check, exact=True).first).to_be_visible(timeout=60_000)
+    succeeded = page.get_by_text("Succeeded", exact=True)
+    expect(succeeded).to_have_count(len(CHECKS_OF[asset]), timeout=60_000)
     page.screenshot(path=pictures / f"dagster-checks-{asset}.png")
 
 
