@@ -112,8 +112,10 @@ def stats(
     if as_json:
         typer.echo(json.dumps({**figures, "path": place}, indent=2))
     else:
-        shown = [[name, value] for name, value in figures.items() if not isinstance(value, list)]
+        shown = [[name, value] for name, value in figures.items() if isinstance(value, int)]
         print_table(f"Tree cover of {year}: {place}", ["what", "polygons"], shown, {"polygons"})
+        if notice := figures.get("notice"):
+            tell(notice)
         if lacking := figures.get("missing tiles"):
             tell(f"missing tiles: {', '.join(lacking)}")
     if figures.get("rows") != figures.get("complete"):

@@ -8,6 +8,8 @@ const DEGREE = 1e7;
 const COMPRESSION = { 1: null, 2: "gzip" };
 // Directories of a national archive are some tens of kilobytes each.
 const CACHED_DIRECTORIES = 64;
+// Before a request that failed is made again.
+const PAUSE_MS = 200;
 
 class ArchiveChanged extends Error {}
 
@@ -97,10 +99,12 @@ export class Archive {
   async read(offset, length, signal) {
     const range = `bytes=${offset}-${offset + length - 1}`;
     const options = { headers: { Range: range }, signal, cache: this.cache };
-    const answer = await fetch(this.url, options).catch((error) => {
+    const answer = await fetch(this.url, options).catch(async (error) => {
       if (signal?.aborted) throw error;
-      // A connection that breaks between two tiles is no reason to leave a hole in the map.
-      return fetch(this.url, options);
+      // A connection that breaks between two tiles is no reason to leave a hole in the map. It may
+      // be the browser's cache that cannot serve two ranges at once, so the second goes past it.
+      await new Promise((resume) => setTimeout(resume, PAUSE_MS));
+      return fetch(this.url, { ...options, cache: "no-store" });
     });
     const etag = answer.headers.get("ETag");
     const changed = answer.ok && this.etag && etag !== this.etag;
