@@ -50,13 +50,6 @@ def shown(finished_world: FinishedWorld) -> Shown:
     return found
 
 
-@pytest.fixture
-def instance() -> Any:
-    """A record of runs that lasts as long as the test."""
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
-
-
 def statuses(instance: dg.DagsterInstance, world: World, asset: str) -> dict[str, str]:
     """What Dagster knows of each region of an asset; nothing of those never tried."""
     valid = list(world.grid.valid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,6 @@ from resources.icechunk_store import RegionWrite
 
 REGION = "y1_x1"
 """A region with neighbours on all sides, full of data and buildings."""
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 def run_check(deployment: Deployment, name: str, **tags: str) -> dg.AssetCheckEvaluation:

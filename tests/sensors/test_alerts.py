@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import shutil
 import subprocess
 import time
 import uuid
@@ -45,14 +44,6 @@ BP_30M = "riley-et-al-2025-2011-30m-4326"
 def webhook() -> Iterator[WebhookServer]:
     with WebhookServer().running() as running:
         yield running
-
-
-@pytest.fixture
-def instance(fresh_home: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """An instance that tries crashed runs again, as the project's does."""
-    shutil.copytree(fresh_home, tmp_path / "home")
-    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as made:
-        yield made
 
 
 def with_webhook(world: World, webhook: WebhookServer, **settings: Any) -> Deployment:

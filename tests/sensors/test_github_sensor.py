@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -48,14 +46,6 @@ SOON = "2100-01-01T00:00:00Z"
 def server() -> Iterator[GitHubServer]:
     with GitHubServer().running() as running:
         yield running
-
-
-@pytest.fixture
-def instance(fresh_home: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """An instance with a queue."""
-    shutil.copytree(fresh_home, tmp_path / "home")
-    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as made:
-        yield made
 
 
 def deployment_of(server: GitHubServer, environment: str = "qa", **more: Any) -> Deployment:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pytest
 from sample_worlds import World
 
 from ocr_assets.definitions import build_defs
@@ -16,12 +14,6 @@ from ocr_assets.deployment import Deployment
 from ocr_assets.input_assets import input_key
 from ocr_assets.regions import inputs
 from sensors.sources import input_sensor
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
 
 
 def tick(
