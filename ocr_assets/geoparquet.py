@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -253,7 +253,7 @@ def merge_geoparquet(parts: Sequence[Path], target: Path, lineage: Mapping[str, 
     with GeoParquetWriter(target, schema, lineage) as writer:
         for part in parts:
             with open_geoparquet(part, schema.names) as file:
-                for batch in file.iter_batches(ROW_GROUP_ROWS):
+                for batch in row_batches(file, ROW_GROUP_ROWS):
                     writer.write(pa.Table.from_batches([batch]))
     return writer.rows
 
@@ -307,6 +307,17 @@ def open_geoparquet(source: Source, columns: Sequence[str] = ()) -> pq.ParquetFi
             f"{source} has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}"
         )
     return file
+
+
+def row_batches(
+    file: pq.ParquetFile, rows: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """All rows of a file in order, at most ``rows`` at a time, with one row group in memory.
+
+    A reader of several row groups keeps the bytes of each until the last one is read.
+    """
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(rows, row_groups=[group], columns=columns)
 
 
 def geometry_column(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from interrupts import heed_interrupts
 
 import ocr_assets  # noqa: F401 - keeps OpenVINO from reporting its use, before tests import it
 from resources.locks import file_lock
@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parent.parent
 
-# A shell that starts the tests in the background has them ignore interrupts, and so would every
-# process that they start and interrupt.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+heed_interrupts()
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("project", deadline=None)

@@ -1,6 +1,7 @@
 import errno
 import json
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas
@@ -22,6 +23,7 @@ from ocr_assets.geoparquet import (
     geometry_column,
     hilbert_order,
     open_geoparquet,
+    row_batches,
     wkb_array,
     write_geoparquet,
 )
@@ -193,3 +195,28 @@ def test_metadata_that_is_not_ours_is_refused(
 ) -> None:
     with pytest.raises(GeoParquetError, match=message):
         geometry_column(metadata, "t.parquet")
+
+
+def test_one_row_group_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    path, groups, size = tmp_path / "values.parquet", 20, 1 << 16
+    noise = np.random.default_rng(1).integers(0, 1 << 62, groups * size)
+    pq.write_table(pa.table({"value": noise, "other": noise}), path, row_group_size=size)
+
+    def most_held(batches: Iterator[pa.RecordBatch]) -> int:
+        before, most = pa.total_allocated_bytes(), 0
+        at = 0
+        for batch in batches:
+            assert (batch["value"].to_numpy() == noise[at : at + len(batch)]).all()
+            at += len(batch)
+            most = max(most, pa.total_allocated_bytes() - before)
+        assert at == len(noise)
+        return most
+
+    of_a_group = 2 * 8 * size
+    with pq.ParquetFile(path) as file:
+        assert most_held(row_batches(file, 10_000)) < 4 * of_a_group
+    with pq.ParquetFile(path) as file:
+        assert most_held(file.iter_batches(10_000)) > 10 * of_a_group, "what it is better than"
+    with pq.ParquetFile(path) as file:
+        (first, *_) = row_batches(file, 10_000, ["other"])
+        assert (first.schema.names, len(first)) == (["other"], 10_000)

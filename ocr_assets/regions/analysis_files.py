@@ -25,7 +25,13 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 
-from ocr_assets.geoparquet import GeoParquetError, GeoParquetWriter, Source, open_geoparquet
+from ocr_assets.geoparquet import (
+    GeoParquetError,
+    GeoParquetWriter,
+    Source,
+    open_geoparquet,
+    row_batches,
+)
 from ocr_assets.regions import geojson_lines as geojson
 from ocr_assets.regions.risk_type import RiskType
 
@@ -230,7 +236,7 @@ def _batches(source: Source) -> Iterator[pa.Table]:
     with open_geoparquet(source) as file:
         try:
             empty = True
-            for batch in file.iter_batches(_BATCH_ROWS):
+            for batch in row_batches(file, _BATCH_ROWS):
                 empty = False
                 yield pa.Table.from_batches([batch])
             if empty:

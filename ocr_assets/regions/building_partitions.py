@@ -26,6 +26,7 @@ from ocr_assets.geoparquet import (
     Source,
     hilbert_order,
     open_geoparquet,
+    row_batches,
     write_geoparquet,
 )
 from ocr_assets.regions.buildings import building_schema
@@ -169,7 +170,7 @@ def _batches(region_files: Mapping[str, Source], schema: pa.Schema) -> Iterator[
     for region_id, source in region_files.items():
         file = open_geoparquet(source, schema.names)
         try:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=schema.names):
+            for batch in row_batches(file, _BATCH_ROWS, schema.names):
                 yield pa.Table.from_batches([batch]).cast(schema)
         except (OSError, pa.ArrowException) as error:
             raise GeoParquetError(f"cannot read {source} of region {region_id}: {error}") from error

@@ -17,6 +17,7 @@ import shapely
 import xarray as xr
 
 from ocr_assets.deployment import Deployment
+from ocr_assets.geoparquet import ROW_GROUP_ROWS, row_batches
 from ocr_assets.partitions import RANGE_END, RANGE_START
 from ocr_assets.region_product_assets import asset_key
 from ocr_assets.regions.buildings import BuildingReport
@@ -231,7 +232,7 @@ def _geometry_valid(risk: RiskType) -> dg.AssetChecksDefinition:
         looked_at = 0
         for region_id, entry in regions.items():
             file = pq.ParquetFile(deployment.storage.source(entry["buildings"]["key"]))
-            for batch in file.iter_batches(columns=["geometry"]):
+            for batch in row_batches(file, ROW_GROUP_ROWS, ["geometry"]):
                 footprints = shapely.from_wkb(batch["geometry"].to_numpy(zero_copy_only=False))
                 looked_at += len(footprints)
                 good = shapely.is_valid(footprints) & ~shapely.is_empty(footprints)
@@ -288,7 +289,7 @@ def _counts_conserved(risk: RiskType) -> dg.AssetChecksDefinition:
         """Fails if a building is counted twice or not at all between block and nation."""
         carried: Counter[int] = Counter()
         for source in buildings.sources():
-            for batch in pq.ParquetFile(source).iter_batches(columns=["GEOID"]):
+            for batch in row_batches(pq.ParquetFile(source), ROW_GROUP_ROWS, ["GEOID"]):
                 digits = pc.fill_null(pc.utf8_length(batch["GEOID"]), 0)
                 carried.update(dict(zip(*np.unique(digits, return_counts=True), strict=True)))
         wrong: dict[str, Any] = {}

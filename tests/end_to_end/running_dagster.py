@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from interrupts import heed_interrupts
 from sample_worlds import environment
 
 OCR = Path(sys.executable).with_name("ocr")
@@ -61,6 +62,7 @@ class RunningDagster:
         cls, variables: Mapping[str, str], folder: Path, cwd: Path | None = None
     ) -> Iterator[RunningDagster]:
         """Start it with these variables, wait until it is ready, and end it with all it started."""
+        heed_interrupts()
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         log = folder / "ocr-dev.log"
