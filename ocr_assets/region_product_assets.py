@@ -30,7 +30,7 @@ from ocr_assets.region_products import (
 )
 from ocr_assets.regions import inputs
 from ocr_assets.regions.buildings import building_schema
-from ocr_assets.regions.geographies import LEVELS
+from ocr_assets.regions.geographies import LEVELS, Level
 from ocr_assets.regions.risk_type import RiskType, risk_group
 from ocr_assets.regions.statistics import statistics_schema
 from ocr_assets.regions.vector_tiles import TileReport, building_centroid_tiles, building_tiles
@@ -110,26 +110,19 @@ def _buildings(risk: RiskType) -> dg.AssetsDefinition:
 
 def _statistics(risk: RiskType) -> dg.AssetsDefinition:
     buildings_key = asset_key(risk, "buildings")
+    keys = {level: risk.key(f"statistics/{level}.parquet") for level in LEVELS}
 
     @dg.multi_asset(
         name=op_name(risk, "risk_statistics"),
         description="Statistics of the buildings in each block, tract, county, state and nation.",
-        outs={
-            level: dg.AssetOut(
-                key=asset_key(risk, f"risk_statistics/{level}"),
-                io_manager_key="files",
-                description=(
-                    f"{risk.title}, statistics of each {level}: counts, mean, quantiles, histogram."
-                ),
-                kinds={"geoparquet"},
-                metadata={
-                    KEY: risk.key(f"statistics/{level}.parquet"),
-                    "dagster/column_schema": column_schema(statistics_schema(risk, level)),
-                },
-                **common(risk),
-            )
-            for level in LEVELS
-        },
+        outs=_outs_of_levels(
+            risk,
+            "risk_statistics",
+            keys,
+            ": counts, mean, quantiles, histogram.",
+            io_manager_key="files",
+            kinds={"geoparquet"},
+        ),
         ins={"buildings": dg.AssetIn(buildings_key)},
         deps=[input_key(name) for name in inputs.GEOGRAPHIES.values()],
         internal_asset_deps={
@@ -143,7 +136,6 @@ def _statistics(risk: RiskType) -> dg.AssetsDefinition:
         cluster: dg.ResourceParam[Cluster],
         files: dg.ResourceParam[FileIOManager],
     ) -> Iterator[dg.Output[Stored]]:
-        keys = {level: risk.key(f"statistics/{level}.parquet") for level in LEVELS}
         make = {
             keys[level]: partial(make_statistics, deployment.of(risk.name), buildings, level)
             for level in LEVELS
@@ -159,26 +151,19 @@ def _analysis_files(risk: RiskType) -> dg.AssetsDefinition:
     def source(level: str) -> dg.AssetKey:
         return asset_key(risk, f"risk_statistics/{level}")
 
+    keys = {level: risk.key(f"region-analysis/{ANALYSIS_FOLDERS[level]}") for level in LEVELS}
+
     @dg.multi_asset(
         name=op_name(risk, "region_analysis_files"),
         description="The statistics in the formats of spreadsheets, browsers and desktop GIS.",
-        outs={
-            level: dg.AssetOut(
-                key=asset_key(risk, f"region_analysis_files/{level}"),
-                io_manager_key="file_sets",
-                description=(
-                    f"{risk.title}, statistics of each {level} as GeoParquet, CSV, GeoJSON and "
-                    "GeoPackage, with their licence."
-                ),
-                kinds={"geoparquet", "csv", "geojson"},
-                metadata={
-                    KEY: risk.key(f"region-analysis/{ANALYSIS_FOLDERS[level]}"),
-                    "dagster/column_schema": column_schema(statistics_schema(risk, level)),
-                },
-                **common(risk),
-            )
-            for level in LEVELS
-        },
+        outs=_outs_of_levels(
+            risk,
+            "region_analysis_files",
+            keys,
+            " as GeoParquet, CSV, GeoJSON and GeoPackage, with their licence.",
+            io_manager_key="file_sets",
+            kinds={"geoparquet", "csv", "geojson"},
+        ),
         # An input and an output of the same step need different names.
         ins={f"{level}_statistics": dg.AssetIn(source(level)) for level in LEVELS},
         internal_asset_deps={level: {source(level)} for level in LEVELS},
@@ -190,7 +175,6 @@ def _analysis_files(risk: RiskType) -> dg.AssetsDefinition:
         file_sets: dg.ResourceParam[FilesIOManager],
         **statistics: StoredFile,
     ) -> Iterator[dg.Output[Stored]]:
-        keys = {level: risk.key(f"region-analysis/{ANALYSIS_FOLDERS[level]}") for level in LEVELS}
         make = {
             keys[level]: partial(
                 make_analysis_files,
@@ -205,6 +189,33 @@ def _analysis_files(risk: RiskType) -> dg.AssetsDefinition:
             yield dg.Output(made[keys[level]], level)
 
     return region_analysis_files
+
+
+def _outs_of_levels(
+    risk: RiskType, name: str, keys: Mapping[Level, str], description: str, **out: Any
+) -> dict[str, dg.AssetOut]:
+    """An output for each level of geographies, which holds the statistics of that level.
+
+    Args:
+        risk: the type of risk.
+        name: of the assets; that of the level goes behind it.
+        keys: where each is stored.
+        description: what there is of the statistics of a level.
+        out: what else the outputs have in common.
+    """
+    return {
+        level: dg.AssetOut(
+            key=asset_key(risk, f"{name}/{level}"),
+            description=f"{risk.title}, statistics of each {level}{description}",
+            metadata={
+                KEY: keys[level],
+                "dagster/column_schema": column_schema(statistics_schema(risk, level)),
+            },
+            **out,
+            **common(risk),
+        )
+        for level in LEVELS
+    }
 
 
 def _made(

@@ -219,7 +219,7 @@ def test_a_wrong_mention_would_be_found() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_setting_that_a_name_ofs_exists(page: Path) -> None:
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
     named = set(_VARIABLE.findall(ours(page)))
     groups = {name for name in named if name.endswith("_")}
     assert named - groups - SETTINGS == set()
